@@ -1,0 +1,199 @@
+// The loaded model, and the dialogues held with it. An Engine is one model in memory with its compute threads; a
+// Session is one dialogue: a mutable timeline of tokens whose KV is kept in full.
+//
+// Life of a turn: the caller renders the whole dialogue to tokens (RenderChat), hands them to Session::Sync, which finds
+// what it already holds and computes only the rest, and calls Session::Generate, which streams the answer.
+//
+// Thread rule: const methods of Engine are thread-safe. All sessions of an engine share its compute threads: calls that
+// compute (Sync, Generate) must not overlap; call them from one thread, or hold a lock around them.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "loopserve/policy.h"
+#include "loopserve/sampling.h"
+#include "loopserve/status.h"
+
+namespace loopserve {
+
+using Token = int32_t;
+
+/// How prefill's matrix products are computed. Decode always uses ggml's quantised kernels.
+enum class LinearPath : uint8_t {
+  kAuto,       ///< kBf16 where the CPU multiplies bf16 natively, else kF32 where oneDNN is built in, else kQuantized
+  kQuantized,  ///< ggml's quantised kernels: activations are rounded to 8 bits, as in llama.cpp
+  kF32,        ///< weights dequantised once per layer, f32 products
+  kBf16,       ///< weights dequantised once per layer, bf16 products with f32 sums
+};
+
+enum class KvPrecision : uint8_t { kF16, kQ8_0 };
+
+struct EngineOptions {
+  std::string model_path;
+  /// Compute threads; 0 = one for each physical core.
+  int threads = 0;
+  /// Longest dialogue in tokens; 0 = the model's own context length.
+  int64_t max_context_tokens = 0;
+  KvPrecision kv_precision = KvPrecision::kF16;
+  LinearPath linear_path = LinearPath::kAuto;
+  /// Limit for the KV of all sessions together, in bytes; 0 = none.
+  size_t kv_budget_bytes = 0;
+  /// Dequantised weights kept between prefills, in bytes. More makes short prefills faster; 0 keeps none.
+  size_t weight_cache_bytes = size_t{256} << 20;
+};
+
+struct ModelInfo {
+  std::string family;  ///< "llama", "qwen2", ...
+  std::string name;
+  std::string description;  ///< for people: name, parameters, quantisation
+  int64_t n_parameters = 0;
+  size_t file_bytes = 0;
+  int64_t context_tokens = 0;  ///< the limit in force: the smaller of the model's and the option's
+  int n_layers = 0;
+  int n_heads = 0;
+  int n_kv_heads = 0;
+  int head_dim = 0;
+  int n_vocab = 0;
+  size_t kv_bytes_per_token = 0;
+  bool has_chat_template = false;
+  LinearPath linear_path = LinearPath::kAuto;  ///< the path that kAuto became
+  int threads = 0;
+};
+
+struct ChatMessage {
+  std::string role;
+  std::string content;
+};
+
+/// How a call that computes is watched and stopped. Everything may be left empty.
+struct RunControl {
+  /// Set it from any thread (or a signal handler): the call returns kCancelled soon, keeping what was completed.
+  const std::atomic<bool>* cancel = nullptr;
+  /// Called now and then while a prompt is read, with the share done in [0, 1].
+  std::function<void(double)> on_progress;
+};
+
+/// How Sync made the session equal to the given tokens.
+enum class SyncKind : uint8_t {
+  kExtend,   ///< all held tokens were a prefix: only new ones were computed
+  kRewind,   ///< the history differs from some token on: what came before was kept
+  kRebuild,  ///< nothing could be kept
+};
+
+struct SyncStats {
+  SyncKind kind = SyncKind::kExtend;
+  int64_t prompt_tokens = 0;  ///< tokens given
+  int64_t cached_tokens = 0;  ///< of these, taken from what the session held
+  int64_t new_tokens = 0;     ///< of these, computed now
+  double elapsed_ms = 0;      ///< the whole call
+  double linear_ms = 0;       ///< matrix products, norms, activations
+  double attention_ms = 0;
+  double selection_ms = 0;    ///< choosing what to compute (0 for dense)
+  /// Computed query-key pairs / causal pairs, over all layers and heads; 1 for dense. Empty if nothing was computed.
+  std::optional<double> prefill_density;
+  /// Share of attention weight recovered on rows that did not take part in the choice; empty for dense.
+  std::optional<double> coverage_heldout;
+};
+
+enum class StopReason : uint8_t { kEndOfText, kStopString, kMaxTokens, kContextFull, kCancelled };
+
+struct GenerationStats {
+  std::string text;
+  StopReason stop_reason = StopReason::kEndOfText;
+  int64_t output_tokens = 0;
+  double elapsed_ms = 0;         ///< from the call to the last token
+  double first_token_ms = 0;     ///< from the call to the first token
+  double tpot_ms = 0;            ///< (elapsed - first token) / (output tokens - 1); 0 with fewer than two tokens
+  double linear_ms = 0;
+  double attention_ms = 0;
+  double selection_ms = 0;
+  /// KV rows read / KV rows held, mean over steps; 1 for dense. Empty if no step was computed.
+  std::optional<double> decode_kv_fraction;
+  /// True attention weight of the coming tokens that the working set held; empty for dense.
+  std::optional<double> decode_coverage;
+};
+
+/// Called with each piece of the answer: whole UTF-8 characters only. Return false to stop (StopReason::kCancelled).
+using TextCallback = std::function<bool(std::string_view)>;
+/// Called for every new row of a Sync, in order: the row's position and its logits, f32 [n_vocab], valid in the call.
+using LogitsCallback = std::function<void(int64_t position, std::span<const float> logits)>;
+
+class SessionImpl;
+class EngineImpl;
+
+/// One dialogue. Movable; destroying it frees its KV blocks (those that no fork shares).
+class Session {
+ public:
+  explicit Session(std::unique_ptr<SessionImpl> impl);
+  ~Session();
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+
+  /// Makes the session hold exactly `prompt` (the whole dialogue so far): keeps the longest common prefix, forgets what
+  /// follows it, computes the rest. Afterwards logits() are those of the last token. The last token is computed anew
+  /// where the session held all of them without its logits.
+  /// Errors: kInvalidArgument (empty prompt, a token outside the vocabulary), kContextLength (says both numbers; the
+  /// session is unchanged), kResourceExhausted (KV budget; unchanged), kCancelled (the common prefix is kept).
+  Result<SyncStats> Sync(std::span<const Token> prompt, const RunControl& control = {},
+                         const LogitsCallback& on_logits = {});
+
+  /// Writes the answer that follows the synced tokens. The session holds the answer's tokens afterwards (the last one
+  /// when its KV was needed). Errors: kInvalidArgument (bad parameters, or nothing was synced).
+  Result<GenerationStats> Generate(const SamplingParams& params, const TextCallback& on_text = {},
+                                   const RunControl& control = {});
+
+  /// A second dialogue with the same past, sharing the KV blocks they have in common.
+  Session Fork() const;
+
+  /// The tokens whose KV is held.
+  std::span<const Token> tokens() const;
+  /// Logits after the last token, f32 [n_vocab]; empty before the first Sync and after a failed one.
+  std::span<const float> logits() const;
+  /// Bytes of KV this session refers to, and of those that no fork shares.
+  size_t kv_bytes() const;
+  size_t exclusive_kv_bytes() const;
+
+ private:
+  std::unique_ptr<SessionImpl> impl_;
+};
+
+class Engine {
+ public:
+  /// Loads a GGUF model. Errors: kNotFound, kCorruptData, kUnsupported (names the family and the supported ones),
+  /// kInvalidArgument (options), kResourceExhausted.
+  static Result<std::shared_ptr<Engine>> Open(const EngineOptions& options);
+  explicit Engine(std::shared_ptr<EngineImpl> impl);
+  ~Engine();
+
+  const ModelInfo& model() const;
+  /// Opens an empty dialogue.
+  Session NewSession(const Policy& policy = {}) const;
+
+  /// Text to tokens. add_special: begin-of-text where the model wants one. parse_special: texts such as <|im_start|>
+  /// become control tokens; leave it off for text that a user wrote.
+  Result<std::vector<Token>> Tokenize(std::string_view text, bool add_special, bool parse_special) const;
+  /// Tokens to text (may end within a UTF-8 character). Unknown ids give nothing; control tokens nothing unless asked.
+  std::string Detokenize(std::span<const Token> tokens, bool show_special = false) const;
+  bool IsEndOfText(Token token) const;
+
+  /// Renders a dialogue with the model's chat template and tokenizes it; what users wrote can never become a control
+  /// token. held: the tokens of the session that this is for, if any: where they spell the same text they are used as
+  /// they are, so that a generated answer is found in the cache even if it would tokenize differently.
+  /// Errors: kUnsupported (no template), kInvalidArgument (the template refused these messages; its own words).
+  Result<std::vector<Token>> RenderChat(std::span<const ChatMessage> messages, bool add_generation_prompt = true,
+                                        std::span<const Token> held = {}) const;
+
+ private:
+  std::shared_ptr<EngineImpl> impl_;
+};
+
+}  // namespace loopserve

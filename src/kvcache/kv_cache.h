@@ -1,0 +1,95 @@
+// The KV cache of one dialogue: keys (after RoPE, at absolute positions) and values of every token it holds, in
+// fixed-size blocks that forks share until one of them writes.
+// Thread rule: one thread mutates (Append*, Truncate, Fork); views may be read by many threads between mutations.
+// StoreRows may be called by several threads for disjoint rows that ReserveTokens made writable.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "loopserve/status.h"
+#include "src/kernels/kv_view.h"
+
+namespace loopserve {
+
+/// What one token's KV looks like, and how many tokens share a block.
+struct KvLayout {
+  int n_layers = 0;
+  int n_kv_heads = 0;
+  int head_dim = 0;
+  KvType type = KvType::kF16;
+  int block_tokens = 256;
+
+  size_t row_bytes() const { return KvRowBytes(type, head_dim); }
+  /// Bytes of keys and values of one token over all layers.
+  size_t token_bytes() const { return 2 * row_bytes() * n_kv_heads * n_layers; }
+  size_t block_bytes() const { return token_bytes() * block_tokens; }
+};
+
+/// Counts the bytes of all blocks alive against a limit, over all dialogues of an engine. Thread-safe.
+class KvBudget {
+ public:
+  /// limit_bytes 0 = no limit.
+  explicit KvBudget(size_t limit_bytes = 0) : limit_bytes_(limit_bytes) {}
+  bool TryTake(size_t bytes);
+  void Give(size_t bytes);
+  size_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
+  size_t limit_bytes() const { return limit_bytes_; }
+
+ private:
+  size_t limit_bytes_;
+  std::atomic<size_t> used_bytes_{0};
+};
+
+/// Block memory: [n_layers][2: keys, values][n_kv_heads][block_tokens][row_bytes], 64-byte aligned.
+class KvBlock;
+
+class KvCache {
+ public:
+  KvCache(const KvLayout& layout, std::shared_ptr<KvBudget> budget);
+  ~KvCache();
+  KvCache(KvCache&&) noexcept;
+  KvCache& operator=(KvCache&&) noexcept;
+
+  const KvLayout& layout() const { return layout_; }
+  /// Tokens whose KV is complete in every layer.
+  int64_t n_tokens() const { return n_tokens_; }
+
+  /// Makes positions [n_tokens, n_tokens + n_new) writable: allocates blocks, and copies a tail block that a fork
+  /// shares. kResourceExhausted (and nothing changed) when the budget or memory does not allow it.
+  Status ReserveTokens(int64_t n_new);
+
+  /// Stores key and value, f32 [n_rows, n_kv_heads, head_dim] (rows row_stride floats apart), of one layer at positions
+  /// first_position .. first_position + n_rows - 1, which must be reserved.
+  void StoreRows(int layer, int64_t first_position, int64_t n_rows, const float* keys, const float* values,
+                 int64_t row_stride);
+
+  /// After all layers of n_new tokens were stored: they count from now on.
+  void CommitTokens(int64_t n_new);
+
+  /// Forgets all tokens from position n_tokens on (n_tokens <= n_tokens()); frees blocks that hold none.
+  void Truncate(int64_t n_tokens);
+
+  /// A second dialogue with the same past. Full blocks are shared for good, the tail until one of the two writes.
+  KvCache Fork() const;
+
+  /// Keys and values [0, n_keys) of one layer and KV head; n_keys may include reserved rows that were stored already.
+  /// Valid until the next mutation.
+  KvHeadView View(int layer, int kv_head, int64_t n_keys) const;
+
+  /// Bytes of the blocks this cache refers to, and of those that no other cache refers to.
+  size_t referenced_bytes() const;
+  size_t exclusive_bytes() const;
+
+ private:
+  KvLayout layout_;
+  std::shared_ptr<KvBudget> budget_;
+  std::vector<std::shared_ptr<KvBlock>> blocks_;
+  std::vector<std::byte*> block_data_;
+  int64_t n_tokens_ = 0;
+};
+
+}  // namespace loopserve
