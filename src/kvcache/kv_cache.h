@@ -1,7 +1,13 @@
 // The KV cache of one dialogue: keys (after RoPE, at absolute positions) and values of every token it holds, in
 // fixed-size blocks that forks share until one of them writes.
-// Thread rule: one thread mutates (Append*, Truncate, Fork); views may be read by many threads between mutations.
-// StoreRows may be called by several threads for disjoint rows that ReserveTokens made writable.
+// Flow of an append: ReserveTokens -> for each layer StoreRows, then attention over View -> CommitTokens. Whoever gives
+// up in between calls Truncate(n_tokens()), which gives unused blocks back.
+//
+// Thread rule: one thread at a time mutates a cache or its forks (ReserveTokens, CommitTokens, Truncate, Fork); views
+// may be read by many threads between mutations. StoreRows may be called by several threads for disjoint rows that
+// ReserveTokens made writable. A cache may be destroyed on any thread while its forks go on.
+// Ownership: caches own blocks together; a block gives its bytes back to the budget when the last of them drops it.
+// A row that was reserved but not stored reads as zeros: never as what another dialogue left in the memory.
 #pragma once
 
 #include <atomic>
@@ -23,18 +29,25 @@ struct KvLayout {
   KvType type = KvType::kF16;
   int block_tokens = 256;
 
+  /// kInvalidArgument for counts below 1, a head_dim that the type cannot store, or sizes that overflow. The sizes
+  /// below are right only for a valid layout.
+  Status Validate() const;
   size_t row_bytes() const { return KvRowBytes(type, head_dim); }
   /// Bytes of keys and values of one token over all layers.
   size_t token_bytes() const { return 2 * row_bytes() * n_kv_heads * n_layers; }
   size_t block_bytes() const { return token_bytes() * block_tokens; }
 };
 
+inline constexpr size_t kKvBlockAlignment = 64;
+
 /// Counts the bytes of all blocks alive against a limit, over all dialogues of an engine. Thread-safe.
 class KvBudget {
  public:
   /// limit_bytes 0 = no limit.
   explicit KvBudget(size_t limit_bytes = 0) : limit_bytes_(limit_bytes) {}
+  /// Counts `bytes` as used, or changes nothing and returns false where that would pass the limit.
   bool TryTake(size_t bytes);
+  /// Gives back what TryTake took.
   void Give(size_t bytes);
   size_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
   size_t limit_bytes() const { return limit_bytes_; }
@@ -44,11 +57,12 @@ class KvBudget {
   std::atomic<size_t> used_bytes_{0};
 };
 
-/// Block memory: [n_layers][2: keys, values][n_kv_heads][block_tokens][row_bytes], 64-byte aligned.
+/// Block memory: [n_layers][2: keys, values][n_kv_heads][block_tokens][row_bytes], 64-byte aligned, zero at first.
 class KvBlock;
 
 class KvCache {
  public:
+  /// An empty cache; allocates nothing yet. `layout` must be valid; no budget = no limit.
   KvCache(const KvLayout& layout, std::shared_ptr<KvBudget> budget);
   ~KvCache();
   KvCache(KvCache&&) noexcept;
@@ -59,7 +73,8 @@ class KvCache {
   int64_t n_tokens() const { return n_tokens_; }
 
   /// Makes positions [n_tokens, n_tokens + n_new) writable: allocates blocks, and copies a tail block that a fork
-  /// shares. kResourceExhausted (and nothing changed) when the budget or memory does not allow it.
+  /// shares. Rows stored since the last CommitTokens stay. kResourceExhausted (and nothing changed) when the budget or
+  /// memory does not allow it; says how many bytes are needed, used and allowed.
   Status ReserveTokens(int64_t n_new);
 
   /// Stores key and value, f32 [n_rows, n_kv_heads, head_dim] (rows row_stride floats apart), of one layer at positions
@@ -70,10 +85,12 @@ class KvCache {
   /// After all layers of n_new tokens were stored: they count from now on.
   void CommitTokens(int64_t n_new);
 
-  /// Forgets all tokens from position n_tokens on (n_tokens <= n_tokens()); frees blocks that hold none.
+  /// Forgets all tokens from position n_tokens on (n_tokens <= n_tokens()) and every reservation; frees blocks that
+  /// hold none.
   void Truncate(int64_t n_tokens);
 
   /// A second dialogue with the same past. Full blocks are shared for good, the tail until one of the two writes.
+  /// Takes no KV memory. What is reserved but not committed stays with this cache.
   KvCache Fork() const;
 
   /// Keys and values [0, n_keys) of one layer and KV head; n_keys may include reserved rows that were stored already.
@@ -85,11 +102,16 @@ class KvCache {
   size_t exclusive_bytes() const;
 
  private:
+  // Clears what is left in the newly reserved rows.
+  void MarkReserved(int64_t end);
+  Status AllocateBlocks(size_t n, std::vector<std::shared_ptr<KvBlock>>* blocks) const;
+
   KvLayout layout_;
   std::shared_ptr<KvBudget> budget_;
-  std::vector<std::shared_ptr<KvBlock>> blocks_;
-  std::vector<std::byte*> block_data_;
+  std::vector<std::shared_ptr<KvBlock>> blocks_;  // just enough for n_reserved_ tokens
+  std::vector<std::byte*> block_data_;            // blocks_[i]->data(), the form that kernels read
   int64_t n_tokens_ = 0;
+  int64_t n_reserved_ = 0;  // positions [n_tokens_, n_reserved_) are writable
 };
 
 }  // namespace loopserve
