@@ -15,8 +15,6 @@
 #include "loopserve/status.h"
 
 struct ggml_tensor;
-struct gguf_context;
-struct ggml_context;
 
 namespace loopserve {
 
@@ -24,7 +22,8 @@ class MappedFile;
 
 class GgufFile {
  public:
-  /// Maps and checks a file. Errors: kNotFound, kIoError, kCorruptData (says what is wrong and where).
+  /// Maps and checks a file. Errors: kNotFound, kIoError, kCorruptData (says what is wrong and where), kUnsupported
+  /// (another GGUF version or byte order, one part of a split model), kResourceExhausted.
   static Result<std::unique_ptr<GgufFile>> Open(const std::string& path);
   ~GgufFile();
 
@@ -34,14 +33,19 @@ class GgufFile {
   std::string Architecture() const;
 
   // Metadata. Missing key: empty optional. Present with another type or out of range: kCorruptData naming the key.
-  Result<std::optional<uint64_t>> FindUint(std::string_view key) const;   ///< any integer type, not negative
-  Result<std::optional<double>> FindFloat(std::string_view key) const;    ///< f32 or f64, finite
+  Result<std::optional<uint64_t>> FindUint(std::string_view key) const;  ///< any integer type, not negative
+  Result<std::optional<double>> FindFloat(std::string_view key) const;   ///< f32 or f64, finite
   Result<std::optional<bool>> FindBool(std::string_view key) const;
   Result<std::optional<std::string>> FindString(std::string_view key) const;
   /// An integer key that is either a scalar or an array with one value per layer (both occur in the wild).
   Result<std::optional<std::vector<uint64_t>>> FindUintOrArray(std::string_view key, size_t n_layers) const;
   /// Array of bools or integers as bools (sliding-window patterns).
   Result<std::optional<std::vector<bool>>> FindBoolArray(std::string_view key) const;
+
+  /// Arrays of exactly the named kind. The string views point into the mapping.
+  Result<std::optional<std::vector<std::string_view>>> FindStringArray(std::string_view key) const;
+  Result<std::optional<std::vector<int64_t>>> FindIntArray(std::string_view key) const;  ///< any integer type
+  Result<std::optional<std::vector<float>>> FindFloatArray(std::string_view key) const;  ///< f32
 
   // The same for keys that must be there: a missing one is kCorruptData naming it. Range inclusive.
   Result<uint64_t> RequireUint(std::string_view key, uint64_t min, uint64_t max) const;
