@@ -56,6 +56,7 @@ struct ModelInfo {
   std::string name;
   std::string description;  ///< for people: name, parameters, quantisation
   int64_t n_parameters = 0;
+  int64_t n_layer_parameters = 0;  ///< in the matrices that every token passes: no embedding table, no output matrix
   size_t file_bytes = 0;
   int64_t context_tokens = 0;  ///< the limit in force: the smaller of the model's and the option's
   int n_layers = 0;
@@ -142,7 +143,7 @@ class Session {
   /// follows it, computes the rest. Afterwards logits() are those of the last token. The last token is computed anew
   /// where the session held all of them without its logits.
   /// Errors: kInvalidArgument (empty prompt, a token outside the vocabulary), kContextLength (says both numbers; the
-  /// session is unchanged), kResourceExhausted (KV budget; unchanged), kCancelled (the common prefix is kept).
+  /// session is unchanged), kResourceExhausted and kCancelled (the common prefix is kept).
   Result<SyncStats> Sync(std::span<const Token> prompt, const RunControl& control = {},
                          const LogitsCallback& on_logits = {});
 

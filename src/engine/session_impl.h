@@ -1,0 +1,43 @@
+// What stands behind the public Session: the timeline (tokens and their KV) and how a turn changes it.
+// Thread rule: as in loopserve/engine.h.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "loopserve/engine.h"
+#include "src/engine/engine_impl.h"
+#include "src/kvcache/kv_cache.h"
+
+namespace loopserve {
+
+class SessionImpl {
+ public:
+  SessionImpl(std::shared_ptr<EngineImpl> engine, Policy policy);
+
+  Result<SyncStats> Sync(std::span<const Token> prompt, const RunControl& control, const LogitsCallback& on_logits);
+  Result<GenerationStats> Generate(const SamplingParams& params, const TextCallback& on_text,
+                                   const RunControl& control);
+  std::unique_ptr<SessionImpl> Fork() const;
+
+  std::span<const Token> tokens() const { return tokens_; }
+  std::span<const float> logits() const { return logits_; }
+  const KvCache& cache() const { return cache_; }
+
+ private:
+  SessionImpl(const SessionImpl& other);
+  Status Check(std::span<const Token> prompt) const;
+  /// Computes tokens after what is held. On error the timeline ends where it did.
+  Status Append(std::span<const Token> tokens, const RunControl& control, const LogitsCallback& on_logits,
+                ForwardStats* stats);
+  void Rewind(int64_t n_tokens);
+
+  std::shared_ptr<EngineImpl> engine_;
+  Policy policy_;
+  KvCache cache_;
+  std::vector<Token> tokens_;   ///< as many as the cache holds
+  std::vector<float> logits_;   ///< after tokens_.back(); empty when unknown
+};
+
+}  // namespace loopserve

@@ -1,0 +1,69 @@
+#include "src/model/forward.h"
+
+#include <algorithm>
+
+#include "src/model/decode_graph.h"
+#include "src/model/prefill.h"
+
+namespace loopserve {
+namespace {
+
+LinearPath Resolve(LinearPath wanted) {
+  if (wanted != LinearPath::kAuto) return wanted;
+  if (Gemm::IsAvailable(GemmMath::kBf16)) return LinearPath::kBf16;
+  return Gemm::IsAvailable(GemmMath::kF32) ? LinearPath::kF32 : LinearPath::kQuantized;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Forward>> Forward::Create(const Model& model, ComputeThreads& threads,
+                                                 const ForwardOptions& options) {
+  std::unique_ptr<Forward> forward(new Forward);
+  forward->linear_path_ = Resolve(options.linear_path);
+  if (forward->linear_path_ != LinearPath::kQuantized) {
+    LS_ASSIGN_OR_RETURN(forward->gemm_, Gemm::Create(forward->linear_path_ == LinearPath::kBf16 ? GemmMath::kBf16
+                                                                                                 : GemmMath::kF32));
+  }
+  forward->decode_ = std::make_unique<DecodeGraph>(model, threads);
+  forward->prefill_ =
+      std::make_unique<Prefill>(model, forward->gemm_.get(), threads, options.weight_cache_bytes);
+  return forward;
+}
+
+Forward::~Forward() = default;
+
+Status Forward::Run(KvCache& cache, std::span<const Token> tokens, const RunControl& control,
+                    const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats) {
+  const auto n = static_cast<int64_t>(tokens.size());
+  if (n <= kDecodeRows) {
+    if (control.cancel != nullptr && control.cancel->load(std::memory_order_relaxed)) {
+      return Status(StatusCode::kCancelled, "cancelled");
+    }
+    std::span<const float> logits;
+    const int64_t first_position = cache.n_tokens();
+    LS_RETURN_IF_ERROR(decode_->Run(cache, tokens, static_cast<bool>(on_logits), &logits, stats));
+    cache.CommitTokens(n);
+    const size_t n_vocab = logits.size() / (on_logits ? tokens.size() : 1);
+    for (int64_t r = 0; on_logits && r < n; ++r) {
+      on_logits(first_position + r, logits.subspan(static_cast<size_t>(r) * n_vocab, n_vocab));
+    }
+    last_logits->assign(logits.end() - static_cast<int64_t>(n_vocab), logits.end());
+    return Status::Ok();
+  }
+  const int64_t before = cache.n_tokens();
+  for (int64_t first = 0; first < n; first += Prefill::kPassRows) {
+    const int64_t rows = std::min(Prefill::kPassRows, n - first);
+    const Status status = prefill_->Run(
+        cache, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)), control, on_logits,
+        static_cast<double>(first) / static_cast<double>(n), static_cast<double>(rows) / static_cast<double>(n),
+        last_logits, stats);
+    if (!status.ok()) {
+      cache.Truncate(before);
+      return status;
+    }
+    cache.CommitTokens(rows);
+  }
+  return Status::Ok();
+}
+
+}  // namespace loopserve

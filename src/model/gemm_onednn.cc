@@ -1,0 +1,192 @@
+#include <omp.h>
+
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <shared_mutex>
+#include <tuple>
+#include <vector>
+
+#include "src/base/check.h"
+#include "src/kernels/elementwise.h"
+#include "src/model/gemm.h"
+
+namespace loopserve {
+namespace {
+
+using dnnl::memory;
+
+/// Row counts that get a primitive of their own are multiples of this; what is left over is padded.
+constexpr int64_t kRowStep = 32;
+
+memory::data_type ElementType(GemmMath math) {
+  return math == GemmMath::kBf16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+/// oneDNN parallelises with OpenMP inside a call; here the caller's threads each make their own call.
+class OneOpenMpThread {
+ public:
+  OneOpenMpThread() : saved_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneOpenMpThread() { omp_set_num_threads(saved_); }
+
+ private:
+  int saved_;
+};
+
+int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+}  // namespace
+
+struct Gemm::State {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  memory::format_tag weight_tag = memory::format_tag::ba;
+  struct Product {
+    dnnl::matmul primitive;
+    memory::desc source, weights, target, scratchpad;
+  };
+  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // rows, k, n, target stride
+  mutable std::shared_mutex mutex;
+  mutable std::map<Key, std::unique_ptr<Product>> products;
+
+  const Product& Find(GemmMath math, int64_t rows, int64_t k, int64_t n, int64_t stride) const {
+    const Key key{rows, k, n, stride};
+    {
+      std::shared_lock lock(mutex);
+      if (auto it = products.find(key); it != products.end()) return *it->second;
+    }
+    std::unique_lock lock(mutex);
+    std::unique_ptr<Product>& slot = products[key];
+    if (slot == nullptr) {
+      dnnl::primitive_attr attributes;
+      attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+      const memory::desc source({rows, k}, ElementType(math), memory::format_tag::ab);
+      const memory::desc weights({k, n}, ElementType(math), weight_tag);
+      const memory::desc target({rows, n}, memory::data_type::f32, memory::dims{stride, 1});
+      const dnnl::matmul::primitive_desc desc({source, weights, target}, attributes, engine);
+      slot = std::make_unique<Product>(Product{dnnl::matmul(desc), source, weights, target, desc.scratchpad_desc()});
+    }
+    return *slot;
+  }
+
+  /// The packed layout that oneDNN's own choice on this CPU agrees with: blocked on AVX-512, plain elsewhere.
+  void ChooseWeightLayout(GemmMath math) {
+    const memory::desc source({kMaxRows, 512}, ElementType(math), memory::format_tag::ab);
+    const memory::desc any({512, 1024}, ElementType(math), memory::format_tag::any);
+    const memory::desc target({kMaxRows, 1024}, memory::data_type::f32, memory::format_tag::ab);
+    const memory::desc chosen = dnnl::matmul::primitive_desc({source, any, target}, engine).weights_desc();
+    for (const auto tag : {memory::format_tag::BA16a64b2a, memory::format_tag::BA16a64b}) {
+      if (chosen == memory::desc({512, 1024}, ElementType(math), tag)) weight_tag = tag;
+    }
+  }
+};
+
+bool Gemm::IsAvailable(GemmMath math) {
+  if (math == GemmMath::kF32) return true;
+  const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
+  return isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
+}
+
+Gemm::Gemm(GemmMath math) : math_(math), state_(std::make_unique<State>()) { state_->ChooseWeightLayout(math); }
+Gemm::~Gemm() = default;
+
+Result<std::unique_ptr<Gemm>> Gemm::Create(GemmMath math) {
+  if (!IsAvailable(math)) return Status(StatusCode::kUnsupported, "this CPU does not multiply bf16 natively");
+  try {
+    return std::unique_ptr<Gemm>(new Gemm(math));
+  } catch (const dnnl::error& error) {
+    return Status(StatusCode::kInternal, std::string("oneDNN: ") + error.what());
+  }
+}
+
+size_t Gemm::PackedBytes(int64_t k, int64_t n) const {
+  return memory::desc({k, RoundUp(n, kPackColumns)}, ElementType(math_), state_->weight_tag).get_size();
+}
+
+void Gemm::PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
+                       std::byte* packed) const {
+  LS_CHECK(first_column % kPackColumns == 0 && n_columns <= kPackColumns && first_column + n_columns <= n);
+  // 64 columns are contiguous in every layout used, so each group is packed as a matrix of its own.
+  std::byte* target = packed + PackedBytes(k, kPackColumns) * static_cast<size_t>(first_column / kPackColumns);
+  if (state_->weight_tag == memory::format_tag::ba) {
+    Prepare(rows, n_columns * k, target);
+    return;
+  }
+  const OneOpenMpThread one_thread;
+  const memory::desc source_desc({k, n_columns}, memory::data_type::f32, memory::format_tag::ba);
+  const memory::desc target_desc({k, n_columns}, ElementType(math_), state_->weight_tag);
+  memory source(source_desc, state_->engine, const_cast<float*>(rows));
+  memory result(target_desc, state_->engine, target);
+  dnnl::stream stream(state_->engine);
+  dnnl::reorder(source, result).execute(stream, source, result);
+  stream.wait();
+}
+
+size_t Gemm::ScratchBytes(int64_t k, int64_t n) const {
+  const int64_t padded_source = kMaxRows * k * static_cast<int64_t>(element_bytes());
+  const int64_t padded_target = kRowStep * n * 4;
+  return static_cast<size_t>(RoundUp(padded_source, 64) + RoundUp(padded_target, 64)) + (size_t{1} << 16);
+}
+
+void Gemm::Prepare(const float* source, int64_t n, std::byte* target) const {
+  if (math_ == GemmMath::kBf16) {
+    RoundToBf16(source, n, reinterpret_cast<uint16_t*>(target));
+  } else {
+    std::memcpy(target, source, static_cast<size_t>(n) * sizeof(float));
+  }
+}
+
+void Gemm::Multiply(const std::byte* packed, int64_t k, int64_t n, const float* x, int64_t x_stride, int64_t n_rows,
+                    const float* bias, float* y, int64_t y_stride, std::byte* scratch) const {
+  const size_t row_bytes = static_cast<size_t>(k) * element_bytes();
+  std::byte* rest = scratch + RoundUp(static_cast<int64_t>(row_bytes) * kMaxRows, 64);
+  for (int64_t first = 0; first < n_rows; first += kMaxRows) {
+    const int64_t rows = std::min(kMaxRows, n_rows - first);
+    for (int64_t r = 0; r < rows; ++r) {
+      Prepare(x + (first + r) * x_stride, k, scratch + static_cast<size_t>(r) * row_bytes);
+    }
+    MultiplyPrepared(packed, k, n, scratch, rows, bias, y + first * y_stride, y_stride, rest);
+  }
+}
+
+void Gemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows,
+                            const float* bias, float* y, int64_t y_stride, std::byte* scratch) const {
+  const OneOpenMpThread one_thread;
+  const size_t row_bytes = static_cast<size_t>(k) * element_bytes();
+  std::byte* scratchpad = scratch + RoundUp(kRowStep * n * 4, 64);
+  const auto run = [&](int64_t rows, const std::byte* source, float* target, int64_t stride) {
+    const State::Product& product = state_->Find(math_, rows, k, n, stride);
+    LS_CHECK(product.scratchpad.get_size() <= size_t{1} << 16);
+    dnnl::stream stream(state_->engine);
+    product.primitive.execute(
+        stream, {{DNNL_ARG_SRC, memory(product.source, state_->engine, const_cast<std::byte*>(source))},
+                 {DNNL_ARG_WEIGHTS, memory(product.weights, state_->engine, const_cast<std::byte*>(packed))},
+                 {DNNL_ARG_DST, memory(product.target, state_->engine, target)},
+                 {DNNL_ARG_SCRATCHPAD, memory(product.scratchpad, state_->engine, scratchpad)}});
+    stream.wait();
+  };
+  for (int64_t first = 0; first < n_rows;) {
+    const int64_t left = std::min(kMaxRows, n_rows - first);
+    const int64_t whole = left / kRowStep * kRowStep;
+    const std::byte* source = x + static_cast<size_t>(first) * row_bytes;
+    if (whole > 0) {
+      run(whole, source, y + first * y_stride, y_stride);
+      first += whole;
+      continue;
+    }
+    // The last rows are multiplied as a full step; what lies behind them in the operand is whatever the caller has
+    // there, so it is copied to a padded place first.
+    std::vector<std::byte> padded(static_cast<size_t>(kRowStep) * row_bytes);
+    std::memcpy(padded.data(), source, static_cast<size_t>(left) * row_bytes);
+    auto* rows = reinterpret_cast<float*>(scratch);
+    run(kRowStep, padded.data(), rows, n);
+    for (int64_t r = 0; r < left; ++r) std::memcpy(y + (first + r) * y_stride, rows + r * n, sizeof(float) * n);
+    first += left;
+  }
+  if (bias == nullptr) return;
+  for (int64_t r = 0; r < n_rows; ++r) {
+    for (int64_t c = 0; c < n; ++c) y[r * y_stride + c] += bias[c];
+  }
+}
+
+}  // namespace loopserve

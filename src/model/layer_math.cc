@@ -1,0 +1,144 @@
+#include "src/model/layer_math.h"
+
+#include <algorithm>
+
+#include "src/kernels/elementwise.h"
+
+namespace loopserve {
+namespace {
+
+/// Rows of the feed-forward block that go through both products before the next ones: their intermediate results stay
+/// in the second-level cache.
+constexpr int64_t kFeedForwardRows = 64;
+
+ggml_tensor* AddBias(ggml_context* context, ggml_tensor* x, ggml_tensor* bias) {
+  return bias == nullptr ? x : ggml_add(context, x, bias);
+}
+
+ggml_tensor* Linear(ggml_context* context, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* x) {
+  return AddBias(context, ggml_mul_mat(context, weight, x), bias);
+}
+
+struct RowRange {
+  int64_t begin, end;
+};
+
+/// Thread shares in whole steps, so that only the last one has a remainder.
+RowRange RowsOfThread(int64_t n_rows, int thread, int n_threads, int64_t step) {
+  const int64_t n_steps = (n_rows + step - 1) / step;
+  const int64_t begin = n_steps * thread / n_threads * step;
+  const int64_t end = n_steps * (thread + 1) / n_threads * step;
+  return {std::min(begin, n_rows), std::min(end, n_rows)};
+}
+
+constexpr int64_t kRowStep = 32;
+
+}  // namespace
+
+Projections QuantizedMath::Project(ggml_context* context, int layer, ggml_tensor* x) {
+  const HyperParams& p = model_.params();
+  const LayerWeights& w = model_.layer(layer);
+  const int64_t rows = x->ne[1];
+  return {ggml_reshape_3d(context, Linear(context, w.wq, w.bq, x), p.head_dim, p.n_heads, rows),
+          ggml_reshape_3d(context, Linear(context, w.wk, w.bk, x), p.head_dim, p.n_kv_heads, rows),
+          ggml_reshape_3d(context, Linear(context, w.wv, w.bv, x), p.head_dim, p.n_kv_heads, rows)};
+}
+
+ggml_tensor* QuantizedMath::AttentionOutput(ggml_context* context, int layer, ggml_tensor* x) {
+  const LayerWeights& w = model_.layer(layer);
+  return Linear(context, w.wo, w.bo, x);
+}
+
+ggml_tensor* QuantizedMath::FeedForward(ggml_context* context, int layer, ggml_tensor* x) {
+  const LayerWeights& w = model_.layer(layer);
+  ggml_tensor* gate = Linear(context, w.w_gate, w.b_gate, x);
+  ggml_tensor* up = Linear(context, w.w_up, w.b_up, x);
+  ggml_tensor* hidden = model_.params().activation == Activation::kSilu ? ggml_swiglu_split(context, gate, up)
+                                                                        : ggml_geglu_split(context, gate, up);
+  return Linear(context, w.w_down, w.b_down, hidden);
+}
+
+PackedMath::PackedMath(const Model& model, const Gemm& gemm, int n_threads)
+    : model_(model), gemm_(gemm), scratch_(n_threads) {}
+
+Status PackedMath::SetLayer(const PackedLayer* layer) {
+  layer_ = layer;
+  products_.clear();
+  size_t bytes = 0;
+  for (const PackedMatrix* m : {&layer->qkv, &layer->out, &layer->gate_up, &layer->down}) {
+    bytes = std::max(bytes, gemm_.ScratchBytes(m->k, m->n));
+  }
+  // The feed-forward block keeps gate and up (f32) and their product (this math's type) beside the products' scratch.
+  bytes += static_cast<size_t>(kFeedForwardRows * layer->gate_up.n) * sizeof(float) +
+           static_cast<size_t>(kFeedForwardRows * layer->down.k) * sizeof(float) + 2 * AlignedBuffer::kAlignment;
+  for (AlignedBuffer& scratch : scratch_) {
+    if (!scratch.Reserve(bytes)) return Status(StatusCode::kResourceExhausted, "not enough memory for prefill scratch");
+  }
+  return Status::Ok();
+}
+
+void PackedMath::RunProduct(ggml_tensor* y, int thread, int n_threads, void* product) {
+  const auto& [math, matrix] = *static_cast<const Product*>(product);
+  const ggml_tensor* x = y->src[0];
+  const auto [begin, end] = RowsOfThread(x->ne[1], thread, n_threads, kRowStep);
+  const int64_t x_stride = static_cast<int64_t>(x->nb[1] / sizeof(float));
+  math->gemm_.Multiply(matrix->data, matrix->k, matrix->n, static_cast<const float*>(x->data) + begin * x_stride,
+                       x_stride, end - begin, matrix->bias, static_cast<float*>(y->data) + begin * matrix->n,
+                       matrix->n, math->scratch_[thread].data());
+}
+
+ggml_tensor* PackedMath::AddProduct(ggml_context* context, const PackedMatrix& matrix, ggml_tensor* x) {
+  products_.push_back(std::make_unique<Product>(Product{this, &matrix}));
+  return ggml_custom_4d(context, GGML_TYPE_F32, matrix.n, x->ne[1], 1, 1, &x, 1, RunProduct, GGML_N_TASKS_MAX,
+                        products_.back().get());
+}
+
+Projections PackedMath::Project(ggml_context* context, int, ggml_tensor* x) {
+  const HyperParams& p = model_.params();
+  ggml_tensor* qkv = AddProduct(context, layer_->qkv, x);
+  const int64_t rows = x->ne[1];
+  const size_t head_bytes = static_cast<size_t>(p.head_dim) * sizeof(float);
+  const auto view = [&](int heads, int first_column) {
+    return ggml_view_3d(context, qkv, p.head_dim, heads, rows, head_bytes, qkv->nb[1],
+                        static_cast<size_t>(first_column) * sizeof(float));
+  };
+  return {view(p.n_heads, 0), view(p.n_kv_heads, p.q_width()), view(p.n_kv_heads, p.q_width() + p.kv_width())};
+}
+
+ggml_tensor* PackedMath::AttentionOutput(ggml_context* context, int, ggml_tensor* x) {
+  return AddProduct(context, layer_->out, x);
+}
+
+void PackedMath::RunFeedForward(ggml_tensor* y, int thread, int n_threads, void* self) {
+  const auto& math = *static_cast<const PackedMath*>(self);
+  const PackedMatrix& gate_up = math.layer_->gate_up;
+  const PackedMatrix& down = math.layer_->down;
+  const ggml_tensor* x = y->src[0];
+  const int64_t n_ff = down.k;
+  std::byte* scratch = math.scratch_[thread].data();
+  auto* hidden = reinterpret_cast<float*>(scratch);  // [kFeedForwardRows, 2 * n_ff]
+  std::byte* prepared = scratch + static_cast<size_t>(kFeedForwardRows * gate_up.n) * sizeof(float);
+  std::byte* rest = prepared + static_cast<size_t>(kFeedForwardRows * n_ff) * sizeof(float);
+  const size_t prepared_row_bytes = static_cast<size_t>(n_ff) * math.gemm_.element_bytes();
+  const auto [begin, end] = RowsOfThread(x->ne[1], thread, n_threads, kRowStep);
+  const bool is_silu = math.model_.params().activation == Activation::kSilu;
+  for (int64_t first = begin; first < end; first += kFeedForwardRows) {
+    const int64_t rows = std::min(kFeedForwardRows, end - first);
+    math.gemm_.Multiply(gate_up.data, gate_up.k, gate_up.n, static_cast<const float*>(x->data) + first * gate_up.k,
+                        gate_up.k, rows, gate_up.bias, hidden, gate_up.n, rest);
+    for (int64_t r = 0; r < rows; ++r) {
+      float* gate = hidden + r * gate_up.n;
+      is_silu ? SiluMultiply(gate, gate + n_ff, n_ff) : GeluMultiply(gate, gate + n_ff, n_ff);
+      math.gemm_.Prepare(gate, n_ff, prepared + static_cast<size_t>(r) * prepared_row_bytes);
+    }
+    math.gemm_.MultiplyPrepared(down.data, n_ff, down.n, prepared, rows, down.bias,
+                                static_cast<float*>(y->data) + first * down.n, down.n, rest);
+  }
+}
+
+ggml_tensor* PackedMath::FeedForward(ggml_context* context, int, ggml_tensor* x) {
+  return ggml_custom_4d(context, GGML_TYPE_F32, layer_->down.n, x->ne[1], 1, 1, &x, 1, RunFeedForward,
+                        GGML_N_TASKS_MAX, this);
+}
+
+}  // namespace loopserve

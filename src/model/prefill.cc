@@ -1,0 +1,272 @@
+#include "src/model/prefill.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+
+#include "src/base/check.h"
+#include "src/model/layer_graph.h"
+
+namespace loopserve {
+namespace {
+
+constexpr size_t kMaxChunkNodes = 128;
+/// Rows of a chunk for each thread: enough for the products' full speed, few enough that intermediate results stay in
+/// the caches.
+constexpr int64_t kChunkRowsPerThread = 256;
+/// Buffers above this size are given back after a pass: a long prompt must not hold its workspace for ever.
+constexpr size_t kKeptBufferBytes = size_t{64} << 20;
+
+using Clock = std::chrono::steady_clock;
+
+double MillisecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+/// Copies the chunk's queries out of the graph and appends its keys and values to the cache, rows shared by threads.
+struct StoreChunk {
+  KvCache* cache;
+  const HyperParams* params;
+  int layer;
+  int64_t first_position;
+  float* q;  ///< [rows, q_width]
+
+  static void Run(ggml_tensor* y, int thread, int n_threads, void* userdata) {
+    const auto& chunk = *static_cast<const StoreChunk*>(userdata);
+    const int64_t rows = y->src[0]->ne[2];
+    const int64_t begin = rows * thread / n_threads;
+    const int64_t end = rows * (thread + 1) / n_threads;
+    const int64_t q_width = chunk.params->q_width();
+    const int64_t kv_width = chunk.params->kv_width();
+    std::memcpy(chunk.q + begin * q_width, static_cast<const float*>(y->src[0]->data) + begin * q_width,
+                static_cast<size_t>((end - begin) * q_width) * sizeof(float));
+    chunk.cache->StoreRows(chunk.layer, chunk.first_position + begin, end - begin,
+                           static_cast<const float*>(y->src[1]->data) + begin * kv_width,
+                           static_cast<const float*>(y->src[2]->data) + begin * kv_width, kv_width);
+  }
+};
+
+}  // namespace
+
+/// The state of one pass.
+struct Prefill::Pass {
+  KvCache& cache;
+  std::span<const Token> tokens;
+  const RunControl& control;
+  bool all_logits;
+  double done_before;
+  double share;
+  ForwardStats stats;
+  std::vector<int32_t> positions;
+  int64_t steps_done = 0;
+  int64_t steps_total = 0;
+
+  int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
+  bool uses_packed_weights() const { return rows() >= kMinPackedRows; }
+
+  Status Step() {
+    if (control.cancel != nullptr && control.cancel->load(std::memory_order_relaxed)) {
+      return Status(StatusCode::kCancelled, "cancelled while the prompt was read");
+    }
+    ++steps_done;
+    if (control.on_progress) {
+      control.on_progress(done_before + share * static_cast<double>(steps_done) / static_cast<double>(steps_total));
+    }
+    return Status::Ok();
+  }
+};
+
+Prefill::Prefill(const Model& model, const Gemm* gemm, ComputeThreads& threads, size_t weight_cache_bytes)
+    : model_(model),
+      gemm_(gemm),
+      threads_(threads),
+      attention_math_(gemm != nullptr && gemm->math() == GemmMath::kBf16 && CpuHasNativeBf16() ? AttentionMath::kBf16
+                                                                                                : AttentionMath::kF32),
+      quantized_math_(model),
+      head_(model, gemm, threads),
+      memory_(kMaxChunkNodes),
+      attention_scratch_(threads.n_threads()) {
+  if (gemm != nullptr) {
+    packed_math_ = std::make_unique<PackedMath>(model, *gemm, threads.n_threads());
+    weights_ = std::make_unique<PrefillWeights>(model, *gemm, threads, weight_cache_bytes);
+  }
+}
+
+Prefill::~Prefill() = default;
+
+Status Prefill::Run(KvCache& cache, std::span<const Token> tokens, const RunControl& control,
+                    const LogitsCallback& on_logits, double done_before, double share,
+                    std::vector<float>* last_logits, ForwardStats* stats) {
+  LS_CHECK(!tokens.empty() && static_cast<int64_t>(tokens.size()) <= kPassRows);
+  const auto start = Clock::now();
+  Pass pass{cache, tokens, control, static_cast<bool>(on_logits), done_before, share, {}, {}};
+  LS_RETURN_IF_ERROR(cache.ReserveTokens(pass.rows()));
+  LS_RETURN_IF_ERROR(PrepareBuffers(pass));
+  pass.positions.resize(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    pass.positions[i] = static_cast<int32_t>(cache.n_tokens() + static_cast<int64_t>(i));
+  }
+  LS_RETURN_IF_ERROR(RunLayers(pass));
+  LS_RETURN_IF_ERROR(Logits(pass, on_logits, last_logits));
+  for (AlignedBuffer* buffer : {&x_, &q_, &packed_kv_}) {
+    if (buffer->bytes() > kKeptBufferBytes) buffer->Free();
+  }
+  if (stats != nullptr) {
+    stats->attention_ms += pass.stats.attention_ms;
+    stats->linear_ms += MillisecondsSince(start) - pass.stats.attention_ms;
+  }
+  return Status::Ok();
+}
+
+Status Prefill::PrepareBuffers(const Pass& pass) {
+  const HyperParams& p = model_.params();
+  const auto rows = static_cast<size_t>(pass.rows());
+  const int64_t n_keys = pass.cache.n_tokens() + pass.rows();
+  bool ok = x_.Reserve(rows * static_cast<size_t>(p.n_embd) * sizeof(float)) &&
+            q_.Reserve(rows * static_cast<size_t>(p.q_width()) * sizeof(float)) &&
+            packed_kv_.Reserve(PackedKvBytes(p.head_dim, n_keys, attention_math_) * static_cast<size_t>(p.n_kv_heads));
+  for (AlignedBuffer& scratch : attention_scratch_) {
+    ok = ok && scratch.Reserve(PrefillScratchBytes(p.head_dim, attention_math_));
+  }
+  if (!ok) {
+    return Status(StatusCode::kResourceExhausted,
+                  "not enough memory for the workspace of " + std::to_string(rows) + " new tokens");
+  }
+  return Status::Ok();
+}
+
+Status Prefill::ForChunks(Pass& pass, int64_t first_row, const std::function<Status(int64_t, int64_t)>& body) {
+  const int64_t chunk = kChunkRowsPerThread * threads_.n_threads();
+  for (int64_t first = first_row; first < pass.rows(); first += chunk) {
+    LS_RETURN_IF_ERROR(body(first, std::min(chunk, pass.rows() - first)));
+    LS_RETURN_IF_ERROR(pass.Step());
+  }
+  return Status::Ok();
+}
+
+Status Prefill::RunLayers(Pass& pass) {
+  const int n_layers = model_.params().n_layers;
+  const int64_t chunk = kChunkRowsPerThread * threads_.n_threads();
+  const int64_t n_chunks = (pass.rows() + chunk - 1) / chunk;
+  pass.steps_total = n_chunks + n_layers * (2 * n_chunks + 1);
+  LS_RETURN_IF_ERROR(ForChunks(pass, 0, [&](int64_t first, int64_t rows) { return EmbedChunk(pass, first, rows); }));
+  for (int layer = 0; layer < n_layers; ++layer) {
+    LayerMath* math = &quantized_math_;
+    if (weights_ != nullptr && pass.uses_packed_weights()) {
+      LS_ASSIGN_OR_RETURN(const PackedLayer* packed, weights_->Prepare(layer));
+      LS_RETURN_IF_ERROR(packed_math_->SetLayer(packed));
+      math = packed_math_.get();
+    }
+    // Of the last layer only its keys and values are needed, and one row's output: nothing reads the other rows.
+    const bool is_last = layer == n_layers - 1;
+    const int64_t first_needed = is_last && !pass.all_logits ? pass.rows() - 1 : 0;
+    LS_RETURN_IF_ERROR(ForChunks(pass, 0, [&](int64_t first, int64_t rows) {
+      return BeforeAttentionChunk(pass, layer, *math, first, rows);
+    }));
+    const auto attention_start = Clock::now();
+    LS_RETURN_IF_ERROR(Attend(pass, layer, first_needed));
+    pass.stats.attention_ms += MillisecondsSince(attention_start);
+    LS_RETURN_IF_ERROR(pass.Step());
+    LS_RETURN_IF_ERROR(ForChunks(pass, first_needed, [&](int64_t first, int64_t rows) {
+      return AfterAttentionChunk(pass, layer, first_needed == 0 ? *math : quantized_math_, first, rows);
+    }));
+  }
+  return Status::Ok();
+}
+
+Status Prefill::EmbedChunk(Pass& pass, int64_t first, int64_t rows) {
+  const int64_t width = model_.params().n_embd;
+  ggml_cgraph* graph = memory_.Begin();
+  ggml_context* context = memory_.context();
+  LayerGraph layers(context, model_, quantized_math_);
+  ggml_tensor* tokens = memory_.ExternalInts(const_cast<Token*>(pass.tokens.data()) + first, rows);
+  ggml_tensor* target = memory_.External(x_.floats() + first * width, width, rows, width);
+  ggml_build_forward_expand(graph, ggml_cpy(context, layers.Embed(tokens), target));
+  LS_RETURN_IF_ERROR(memory_.Allocate(graph));
+  return threads_.Run(graph);
+}
+
+Status Prefill::BeforeAttentionChunk(Pass& pass, int layer, LayerMath& math, int64_t first, int64_t rows) {
+  const HyperParams& p = model_.params();
+  ggml_cgraph* graph = memory_.Begin();
+  ggml_context* context = memory_.context();
+  LayerGraph layers(context, model_, math);
+  ggml_tensor* x = memory_.External(x_.floats() + first * p.n_embd, p.n_embd, rows, p.n_embd);
+  const Projections heads =
+      layers.BeforeAttention(layer, x, memory_.ExternalInts(pass.positions.data() + first, rows));
+  StoreChunk store{&pass.cache, &p, layer, pass.cache.n_tokens() + first, q_.floats() + first * p.q_width()};
+  ggml_tensor* args[] = {heads.q, heads.k, heads.v};
+  ggml_build_forward_expand(graph, ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, args, 3, StoreChunk::Run,
+                                                  GGML_N_TASKS_MAX, &store));
+  LS_RETURN_IF_ERROR(memory_.Allocate(graph));
+  return threads_.Run(graph);
+}
+
+Status Prefill::Attend(Pass& pass, int layer, int64_t first_row) {
+  const HyperParams& p = model_.params();
+  const int64_t n_keys = pass.cache.n_tokens() + pass.rows();
+  std::vector<KvHeadView> views;
+  std::vector<const std::byte*> packed;
+  const size_t packed_bytes = PackedKvBytes(p.head_dim, n_keys, attention_math_);
+  for (int head = 0; head < p.n_kv_heads; ++head) {
+    views.push_back(pass.cache.View(layer, head, n_keys));
+    packed.push_back(packed_kv_.data() + packed_bytes * static_cast<size_t>(head));
+  }
+  AttentionProblem problem;
+  problem.q = q_.floats() + first_row * p.q_width();
+  problem.out = q_.floats() + first_row * p.q_width();
+  problem.q_row_stride = problem.out_row_stride = p.q_width();
+  problem.n_rows = pass.rows() - first_row;
+  problem.first_position = pass.cache.n_tokens() + first_row;
+  problem.n_heads = p.n_heads;
+  problem.n_kv_heads = p.n_kv_heads;
+  problem.head_dim = p.head_dim;
+  problem.scale = p.attention_scale;
+  problem.window = p.window(layer);
+  problem.kv = views.data();
+
+  const int64_t n_groups = (n_keys + kPackGroupKeys - 1) / kPackGroupKeys;
+  LS_RETURN_IF_ERROR(threads_.Parallel([&](int thread, int n_threads) {
+    for (int head = 0; head < p.n_kv_heads; ++head) {
+      const int64_t first = n_groups * thread / n_threads * kPackGroupKeys;
+      const int64_t last = std::min(n_groups * (thread + 1) / n_threads * kPackGroupKeys, n_keys);
+      if (first < last) PackKv(views[head], first, last, attention_math_, const_cast<std::byte*>(packed[head]));
+    }
+  }));
+  std::atomic<int64_t> next{0};
+  const int64_t n_items = PrefillItemCount(problem);
+  return threads_.Parallel([&](int thread, int) {
+    for (int64_t item; (item = next.fetch_add(1)) < n_items;) {
+      PrefillAttentionItem(problem, attention_math_, packed.data(), item, attention_scratch_[thread].data());
+    }
+  });
+}
+
+Status Prefill::AfterAttentionChunk(Pass&, int layer, LayerMath& math, int64_t first, int64_t rows) {
+  const HyperParams& p = model_.params();
+  ggml_cgraph* graph = memory_.Begin();
+  ggml_context* context = memory_.context();
+  LayerGraph layers(context, model_, math);
+  ggml_tensor* x = memory_.External(x_.floats() + first * p.n_embd, p.n_embd, rows, p.n_embd);
+  ggml_tensor* attention = memory_.External(q_.floats() + first * p.q_width(), p.q_width(), rows, p.q_width());
+  ggml_build_forward_expand(graph, ggml_cpy(context, layers.AfterAttention(layer, attention, x), x));
+  LS_RETURN_IF_ERROR(memory_.Allocate(graph));
+  return threads_.Run(graph);
+}
+
+Status Prefill::Logits(Pass& pass, const LogitsCallback& on_logits, std::vector<float>* last_logits) {
+  const HyperParams& p = model_.params();
+  if (pass.all_logits) {
+    const int64_t first_position = pass.cache.n_tokens();
+    LS_RETURN_IF_ERROR(head_.AllRows(x_.floats(), pass.rows(), pass.uses_packed_weights(),
+                                     [&](int64_t row, std::span<const float> logits) {
+                                       on_logits(first_position + row, logits);
+                                       if (row == pass.rows() - 1) last_logits->assign(logits.begin(), logits.end());
+                                     }));
+    return Status::Ok();
+  }
+  return head_.LastRow(x_.floats() + (pass.rows() - 1) * p.n_embd, last_logits);
+}
+
+}  // namespace loopserve
