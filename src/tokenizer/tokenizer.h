@@ -32,11 +32,11 @@ class Tokenizer {
   bool IsEndOfText(Token token) const;
 
   bool has_chat_template() const;
-  /// Renders messages and tokenizes the result. Text that came from a message is tokenized with parse_special off, so it
-  /// cannot become a control token. `held`: tokens that a session holds. Where their text is a prefix of the rendered
-  /// text they are used as they are, so that an answer that tokenizes differently from how it was generated is still
-  /// found in the cache; a held control token only matches text of the template itself.
-  /// Errors: kUnsupported (no template), kInvalidArgument (the template's own message).
+  /// Renders messages and tokenizes the result. Text that came from a message is tokenized with parse_special off, so
+  /// it cannot become a control token. `held`: tokens that a session holds. Where their text is a prefix of the
+  /// rendered text they are used as they are, so that an answer that tokenizes differently from how it was generated is
+  /// still found in the cache; a held control token only matches text of the template itself. Errors: kUnsupported (no
+  /// template), kInvalidArgument (the template's own message).
   Result<std::vector<Token>> RenderChat(std::span<const ChatMessage> messages, bool add_generation_prompt,
                                         std::span<const Token> held = {}) const;
 

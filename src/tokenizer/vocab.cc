@@ -1,0 +1,165 @@
+#include "src/tokenizer/vocab.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <mutex>
+#include <new>
+
+#include "src/gguf/ggml_log.h"
+#include "src/tokenizer/vocab_metadata.h"
+
+namespace loopserve {
+namespace {
+
+void SilenceLlama() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    SilenceGgml();
+    llama_log_set([](ggml_log_level level, const char* text, void*) { GgmlLogSink(level, text); }, nullptr);
+  });
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Vocab>> Vocab::Load(const GgufFile& file) {
+  SilenceLlama();
+  LS_ASSIGN_OR_RETURN(const VocabMetadata metadata, CopyVocabMetadata(file));
+  llama_model_params params = llama_model_default_params();
+  params.vocab_only = true;
+  std::unique_ptr<Vocab> vocab(new Vocab());
+  const GgmlErrorCapture errors;
+  try {
+    vocab->model_.reset(llama_model_init_from_user(
+        metadata.table.get(), [](ggml_tensor*, void*) {}, nullptr, params));
+  } catch (const std::exception& e) {
+    return Status(StatusCode::kCorruptData, std::string("the tokenizer cannot be loaded: ") + e.what());
+  }
+  if (!vocab->model_) {
+    const std::string& error = errors.first_error();
+    const bool unknown_pre = error.find("unknown pre-tokenizer") != std::string::npos;
+    return Status(unknown_pre ? StatusCode::kUnsupported : StatusCode::kCorruptData,
+                  "the tokenizer cannot be loaded: " + (error.empty() ? "libllama gave no reason" : error));
+  }
+  vocab->vocab_ = llama_model_get_vocab(vocab->model_.get());
+  vocab->n_tokens_ = llama_vocab_n_tokens(vocab->vocab_);
+  vocab->add_space_prefix_ = metadata.add_space_prefix;
+  if (llama_vocab_get_add_bos(vocab->vocab_)) vocab->added_bos_ = llama_vocab_bos(vocab->vocab_);
+  if (llama_vocab_get_add_eos(vocab->vocab_)) vocab->added_eos_ = llama_vocab_eos(vocab->vocab_);
+  vocab->CollectSpecials();
+  return vocab;
+}
+
+bool Vocab::IsControl(Token token) const {
+  if (token < 0 || token >= n_tokens_) return false;
+  return (llama_vocab_get_attr(vocab_, token) & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN)) != 0;
+}
+
+bool Vocab::IsEndOfText(Token token) const {
+  return token >= 0 && token < n_tokens_ && llama_vocab_is_eog(vocab_, token);
+}
+
+std::string Vocab::bos_text() const {
+  const Token bos = llama_vocab_bos(vocab_);
+  return bos < 0 ? std::string() : llama_vocab_get_text(vocab_, bos);
+}
+
+std::string Vocab::eos_text() const {
+  const Token eos = llama_vocab_eos(vocab_);
+  return eos < 0 ? std::string() : llama_vocab_get_text(vocab_, eos);
+}
+
+void Vocab::CollectSpecials() {
+  for (Token token = 0; token < n_tokens_; ++token) {
+    const bool control = IsControl(token);
+    if (!control && (llama_vocab_get_attr(vocab_, token) & LLAMA_TOKEN_ATTR_USER_DEFINED) == 0) continue;
+    specials_.push_back({llama_vocab_get_text(vocab_, token), token, control});
+  }
+  std::stable_sort(specials_.begin(), specials_.end(),
+                   [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
+  for (size_t i = 0; i < specials_.size(); ++i) {
+    specials_by_first_byte_[static_cast<uint8_t>(specials_[i].text[0])].push_back(static_cast<uint32_t>(i));
+  }
+}
+
+std::string Vocab::Piece(Token token) const {
+  if (token < 0 || token >= n_tokens_) return std::string();
+  std::string piece(32, '\0');
+  int n = llama_token_to_piece(vocab_, token, piece.data(), static_cast<int32_t>(piece.size()), 0, true);
+  if (n < 0) {
+    piece.resize(static_cast<size_t>(-n));
+    n = llama_token_to_piece(vocab_, token, piece.data(), static_cast<int32_t>(piece.size()), 0, true);
+  }
+  piece.resize(static_cast<size_t>(std::max(n, 0)));
+  return piece;
+}
+
+std::vector<TextSpan> Vocab::Split(std::string_view text, const std::vector<bool>& control_allowed) const {
+  struct Match {
+    uint32_t rank;
+    size_t begin;
+  };
+  std::vector<Match> matches;
+  for (size_t i = 0; i < text.size(); ++i) {
+    for (const uint32_t rank : specials_by_first_byte_[static_cast<uint8_t>(text[i])]) {
+      const std::string& special = specials_[rank].text;
+      if (text.compare(i, special.size(), special) == 0) matches.push_back({rank, i});
+    }
+  }
+  std::stable_sort(matches.begin(), matches.end(), [](const Match& a, const Match& b) { return a.rank < b.rank; });
+
+  std::vector<TextSpan> specials;
+  std::vector<bool> taken(matches.empty() ? 0 : text.size());
+  for (const Match& match : matches) {
+    const Special& special = specials_[match.rank];
+    bool free = true;
+    for (size_t i = match.begin; free && i < match.begin + special.text.size(); ++i) {
+      free = !taken[i] && (!special.control || (!control_allowed.empty() && control_allowed[i]));
+    }
+    if (!free) continue;
+    std::fill_n(taken.begin() + static_cast<ptrdiff_t>(match.begin), special.text.size(), true);
+    specials.push_back({match.begin, match.begin + special.text.size(), special.token});
+  }
+  std::sort(specials.begin(), specials.end(), [](const TextSpan& a, const TextSpan& b) { return a.begin < b.begin; });
+
+  std::vector<TextSpan> spans;
+  size_t end = 0;
+  for (const TextSpan& special : specials) {
+    if (special.begin > end) spans.push_back({end, special.begin, -1});
+    spans.push_back(special);
+    end = special.end;
+  }
+  if (end < text.size()) spans.push_back({end, text.size(), -1});
+  return spans;
+}
+
+Status Vocab::AppendTokens(std::string_view span, std::vector<Token>* tokens) const {
+  std::string text(add_space_prefix_ ? " " : "");
+  text += span;
+  try {
+    const size_t before = tokens->size();
+    // One token a byte is enough for all texts but those made of bytes that the vocabulary escapes.
+    int32_t capacity = static_cast<int32_t>(std::min<size_t>(text.size() + 8, std::numeric_limits<int32_t>::max()));
+    for (;;) {
+      tokens->resize(before + static_cast<size_t>(capacity));
+      const int32_t n = llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens->data() + before,
+                                       capacity, /*add_special=*/false, /*parse_special=*/false);
+      if (n >= 0) {
+        tokens->resize(before + static_cast<size_t>(n));
+        return Status::Ok();
+      }
+      tokens->resize(before);
+      if (n == std::numeric_limits<int32_t>::min()) {
+        return Status(StatusCode::kInvalidArgument, "the text has too many tokens");
+      }
+      capacity = -n;
+    }
+  } catch (const std::bad_alloc&) {
+    return Status(StatusCode::kResourceExhausted, "not enough memory to tokenize the text");
+  } catch (const std::exception& e) {
+    return Status(StatusCode::kInternal, std::string("the text cannot be tokenized: ") + e.what());
+  }
+}
+
+}  // namespace loopserve
