@@ -1,0 +1,341 @@
+// Decode attention: few rows over a long cache, so the time goes into reading it. Each thread takes a range of keys and
+// reads every key and value of it once, for all rows and all query heads of the group; the merge weighs the parts.
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+
+#include "src/kernels/attention.h"
+#include "src/kernels/simd_targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "src/kernels/attention_decode.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "src/base/check.h"
+#include "src/kernels/exp2-inl.h"
+#include "src/kernels/kv_load-inl.h"
+
+#ifndef LOOPSERVE_KERNELS_ATTENTION_DECODE_ONCE_
+#define LOOPSERVE_KERNELS_ATTENTION_DECODE_ONCE_
+namespace loopserve::decode_internal {
+
+/// A partial result: the running maximum (log2 units), the sum of weights, and from kHeader on the weighted values.
+inline constexpr size_t kHeader = 16;
+inline size_t PartialFloats(int head_dim) { return kHeader + (static_cast<size_t>(head_dim) + 15) / 16 * 16; }
+
+struct KeyRange {
+  int64_t begin;
+  int64_t end;
+};
+
+/// The keys of one of n_parts equal shares of what any row attends, in steps of kAlignKeys.
+inline KeyRange PartRange(const AttentionProblem& problem, int part, int n_parts) {
+  constexpr int64_t kAlignKeys = 16;
+  const int64_t begin = problem.window > 0 ? std::max<int64_t>(0, problem.first_position - problem.window + 1) : 0;
+  const int64_t end = problem.first_position + problem.n_rows;
+  const int64_t share = ((end - begin + n_parts - 1) / n_parts + kAlignKeys - 1) / kAlignKeys * kAlignKeys;
+  return {std::min(end, begin + part * share), std::min(end, begin + (part + 1) * share)};
+}
+
+}  // namespace loopserve::decode_internal
+#endif  // LOOPSERVE_KERNELS_ATTENTION_DECODE_ONCE_
+
+HWY_BEFORE_NAMESPACE();
+namespace loopserve::HWY_NAMESPACE {
+
+using decode_internal::KeyRange;
+using decode_internal::kHeader;
+
+/// Keys of one step of the online softmax: their rows (16 KiB at head_dim 64, f16) stay in L1 between the two products.
+inline constexpr int kChunkKeys = 64;
+/// Queries that share one pass over the registers.
+inline constexpr int kMaxQueries = 4;
+
+struct Chunk {
+  int n_keys = 0;
+  int64_t first_key = 0;
+  const std::byte* keys[kChunkKeys];  // beyond n_keys, up to a multiple of 4: the last key again
+  const std::byte* values[kChunkKeys];
+};
+
+struct Query {
+  const float* q;
+  float* partial;  // kHeader + head_dim
+  int64_t key_begin;
+  int64_t key_end;
+};
+
+HWY_INLINE void FindRows(const KvHeadView& kv, int64_t begin, int64_t end, Chunk& chunk) {
+  chunk.first_key = begin;
+  chunk.n_keys = static_cast<int>(end - begin);
+  int i = 0;
+  for (int64_t t = begin; t < end;) {
+    const int64_t in_block = t % kv.block_tokens;
+    const int64_t run_end = std::min(end, t - in_block + kv.block_tokens);
+    const std::byte* base = kv.blocks[t / kv.block_tokens] + static_cast<size_t>(in_block) * kv.row_bytes;
+    const std::byte* key = base + kv.key_offset_bytes;
+    const std::byte* value = base + kv.value_offset_bytes;
+    for (; t < run_end; ++t, ++i, key += kv.row_bytes, value += kv.row_bytes) {
+      chunk.keys[i] = key;
+      chunk.values[i] = value;
+    }
+  }
+  for (; i % 4 != 0; ++i) chunk.keys[i] = chunk.keys[i - 1];
+}
+
+#if HWY_TARGET == HWY_SCALAR
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void StoreLaneSums(D d, V a, V b, V c, V e, float factor, float* HWY_RESTRICT target) {
+  const V scale = hn::Set(d, factor);
+  hn::StoreU(hn::Mul(a, scale), d, target);
+  hn::StoreU(hn::Mul(b, scale), d, target + 1);
+  hn::StoreU(hn::Mul(c, scale), d, target + 2);
+  hn::StoreU(hn::Mul(e, scale), d, target + 3);
+}
+#else
+/// Adds the 4-lane blocks of v up.
+template <class D>
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> AddBlocks(D d, hn::Vec<D> v) {
+  (void)d;
+  if constexpr (hn::MaxLanes(D()) <= 4) {
+    return v;
+  } else {
+    const hn::Half<D> half;
+    return AddBlocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+
+/// target[0..3] = factor times the lane sums of a, b, c, e: cheaper by half than four sums one by one.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void StoreLaneSums(D d, V a, V b, V c, V e, float factor, float* HWY_RESTRICT target) {
+  const hn::FixedTag<float, 4> d4;
+  const hn::Repartition<double, D> d64;
+  const auto ab = hn::BitCast(d64, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce = hn::BitCast(d64, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  const auto sums = AddBlocks(
+      d, hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce))));
+  hn::StoreU(hn::Mul(hn::Set(d4, factor), sums), d4, target);
+}
+#endif
+
+/// scores[query][key] = scale * q . k, four keys at a time.
+template <class Reader, int kQueries, class D>
+HWY_NOINLINE void Scores(D d, const Query* queries, const Chunk& chunk, size_t head_dim, float scale,
+                         float* HWY_RESTRICT scores) {
+  using V = hn::Vec<D>;
+  for (int t = 0; t < chunk.n_keys; t += 4) {
+    const std::byte* const* keys = chunk.keys + t;
+    V sum[kQueries][4];
+    LOOPSERVE_UNROLL
+    for (int r = 0; r < kQueries; ++r) {
+      LOOPSERVE_UNROLL
+      for (int k = 0; k < 4; ++k) sum[r][k] = hn::Zero(d);
+    }
+    for (size_t i = 0; i < head_dim; i += hn::Lanes(d)) {
+      const V k0 = Reader::Load(d, keys[0], i);
+      const V k1 = Reader::Load(d, keys[1], i);
+      const V k2 = Reader::Load(d, keys[2], i);
+      const V k3 = Reader::Load(d, keys[3], i);
+      LOOPSERVE_UNROLL
+      for (int r = 0; r < kQueries; ++r) {
+        const V q = hn::LoadU(d, queries[r].q + i);
+        sum[r][0] = hn::MulAdd(q, k0, sum[r][0]);
+        sum[r][1] = hn::MulAdd(q, k1, sum[r][1]);
+        sum[r][2] = hn::MulAdd(q, k2, sum[r][2]);
+        sum[r][3] = hn::MulAdd(q, k3, sum[r][3]);
+      }
+    }
+    LOOPSERVE_UNROLL
+    for (int r = 0; r < kQueries; ++r) {
+      StoreLaneSums(d, sum[r][0], sum[r][1], sum[r][2], sum[r][3], scale, scores + r * kChunkKeys + t);
+    }
+  }
+}
+
+/// Scores to weights in place; updates maximum and sum, returns the factor for what came before.
+HWY_INLINE float Softmax(const Query& query, const Chunk& chunk, float* HWY_RESTRICT scores) {
+  const hn::CappedTag<float, 16> d;
+  constexpr int kStep = static_cast<int>(hn::MaxLanes(decltype(d)()));
+  const int begin = static_cast<int>(std::clamp<int64_t>(query.key_begin - chunk.first_key, 0, chunk.n_keys));
+  const int end = static_cast<int>(std::clamp<int64_t>(query.key_end - chunk.first_key, 0, chunk.n_keys));
+  for (int i = 0; i < begin; ++i) scores[i] = -HUGE_VALF;
+  for (int i = end; i % kStep != 0 || i < chunk.n_keys; ++i) scores[i] = -HUGE_VALF;
+  float* max = query.partial;
+  float* sum = query.partial + 1;
+  auto largest = hn::Set(d, *max);
+  for (int i = 0; i < chunk.n_keys; i += kStep) largest = hn::Max(largest, hn::LoadU(d, scores + i));
+  largest = hn::MaxOfLanes(d, largest);
+  const float alpha = hn::GetLane(Exp2NonPositive(d, hn::Sub(hn::Set(d, *max), largest)));
+  *max = hn::GetLane(largest);
+  auto total = hn::Zero(d);
+  for (int i = 0; i < chunk.n_keys; i += kStep) {
+    const auto weight = Exp2NonPositive(d, hn::Sub(hn::LoadU(d, scores + i), largest));
+    total = hn::Add(total, weight);
+    hn::StoreU(weight, d, scores + i);
+  }
+  *sum = *sum * alpha + hn::GetLane(hn::SumOfLanes(d, total));
+  return alpha;
+}
+
+/// partial[query] = alpha[query] * partial[query] + sum over keys of weight * v, for kCols vectors from column on.
+template <class Reader, int kQueries, int kCols, class D>
+HWY_NOINLINE void AddValues(D d, const Query* queries, const Chunk& chunk, size_t column, const float* weights,
+                            const float* alpha) {
+  using V = hn::Vec<D>;
+  const size_t lanes = hn::Lanes(d);
+  V sum[kQueries][kCols];
+  LOOPSERVE_UNROLL
+  for (int r = 0; r < kQueries; ++r) {
+    const float* out = queries[r].partial + kHeader + column;
+    LOOPSERVE_UNROLL
+    for (int j = 0; j < kCols; ++j) sum[r][j] = hn::Mul(hn::Set(d, alpha[r]), hn::LoadU(d, out + j * lanes));
+  }
+  for (int t = 0; t < chunk.n_keys; ++t) {
+    V v[kCols];
+    LOOPSERVE_UNROLL
+    for (int j = 0; j < kCols; ++j) v[j] = Reader::Load(d, chunk.values[t], column + j * lanes);
+    LOOPSERVE_UNROLL
+    for (int r = 0; r < kQueries; ++r) {
+      const V weight = hn::Set(d, weights[r * kChunkKeys + t]);
+      LOOPSERVE_UNROLL
+      for (int j = 0; j < kCols; ++j) sum[r][j] = hn::MulAdd(weight, v[j], sum[r][j]);
+    }
+  }
+  LOOPSERVE_UNROLL
+  for (int r = 0; r < kQueries; ++r) {
+    float* out = queries[r].partial + kHeader + column;
+    LOOPSERVE_UNROLL
+    for (int j = 0; j < kCols; ++j) hn::StoreU(sum[r][j], d, out + j * lanes);
+  }
+}
+
+template <class Reader, int kQueries, class D>
+HWY_INLINE void AttendChunk(D d, const Query* queries, const Chunk& chunk, size_t head_dim, float scale) {
+  alignas(64) float scores[kQueries * kChunkKeys];
+  Scores<Reader, kQueries>(d, queries, chunk, head_dim, scale, scores);
+  float alpha[kQueries];
+  for (int r = 0; r < kQueries; ++r) alpha[r] = Softmax(queries[r], chunk, scores + r * kChunkKeys);
+  constexpr int kCols = HWY_TARGET <= HWY_AVX3 || kQueries <= 2 ? 4 : 2;
+  size_t column = 0;
+  for (; column + kCols * hn::Lanes(d) <= head_dim; column += kCols * hn::Lanes(d)) {
+    AddValues<Reader, kQueries, kCols>(d, queries, chunk, column, scores, alpha);
+  }
+  for (; column < head_dim; column += hn::Lanes(d)) {
+    AddValues<Reader, kQueries, 1>(d, queries, chunk, column, scores, alpha);
+  }
+}
+
+/// One KV head's share of keys for `n` of its queries.
+template <class Reader, class D>
+HWY_INLINE void AttendQueries(D d, const Query* queries, int n, const Chunk& chunk, size_t head_dim, float scale) {
+  switch (n) {
+    case 1:
+      return AttendChunk<Reader, 1>(d, queries, chunk, head_dim, scale);
+    case 2:
+      return AttendChunk<Reader, 2>(d, queries, chunk, head_dim, scale);
+    case 3:
+      return AttendChunk<Reader, 3>(d, queries, chunk, head_dim, scale);
+    default:
+      return AttendChunk<Reader, 4>(d, queries, chunk, head_dim, scale);
+  }
+}
+
+template <class Reader, class D>
+void DecodeHead(D d, const AttentionProblem& problem, int kv_head, KeyRange range, float* partials) {
+  const int group = problem.n_heads / problem.n_kv_heads;
+  const size_t stride = decode_internal::PartialFloats(problem.head_dim);
+  const int64_t n_queries = problem.n_rows * group;
+  const float scale = problem.scale * 1.44269504088896341f;
+  const auto query_at = [&](int64_t index) {
+    const int64_t row = index / group;
+    const int64_t head = kv_head * int64_t{group} + index % group;
+    const int64_t position = problem.first_position + row;
+    Query query;
+    query.q = problem.q + row * problem.q_row_stride + head * problem.head_dim;
+    query.partial = partials + static_cast<size_t>(row * problem.n_heads + head) * stride;
+    query.key_begin = problem.window > 0 ? std::max<int64_t>(0, position - problem.window + 1) : 0;
+    query.key_end = position + 1;
+    return query;
+  };
+  for (int64_t t = range.begin; t < range.end; t += kChunkKeys) {
+    Chunk chunk;
+    FindRows(problem.kv[kv_head], t, std::min(range.end, t + kChunkKeys), chunk);
+    for (int64_t i = 0; i < n_queries; i += kMaxQueries) {
+      const int n = static_cast<int>(std::min<int64_t>(kMaxQueries, n_queries - i));
+      Query queries[kMaxQueries];
+      for (int r = 0; r < n; ++r) queries[r] = query_at(i + r);
+      AttendQueries<Reader>(d, queries, n, chunk, static_cast<size_t>(problem.head_dim), scale);
+    }
+  }
+}
+
+void DecodePart(const AttentionProblem& problem, int part, int n_parts, float* partials) {
+  const hn::CappedTag<float, 16> d16;
+  const hn::CappedTag<float, 8> d8;
+  const KeyRange range = decode_internal::PartRange(problem, part, n_parts);
+  for (int kv_head = 0; kv_head < problem.n_kv_heads; ++kv_head) {
+    if (problem.kv[kv_head].type == KvType::kQ8_0) {
+      DecodeHead<Q8Reader>(d16, problem, kv_head, range, partials);
+    } else if (problem.head_dim % 16 == 0) {
+      DecodeHead<F16Reader>(d16, problem, kv_head, range, partials);
+    } else {
+      DecodeHead<F16Reader>(d8, problem, kv_head, range, partials);
+    }
+  }
+}
+
+}  // namespace loopserve::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace loopserve {
+HWY_EXPORT(DecodePart);
+
+using decode_internal::kHeader;
+using decode_internal::PartialFloats;
+
+size_t DecodePartialBytes(const AttentionProblem& problem, int n_parts) {
+  const auto queries = static_cast<size_t>(problem.n_rows) * static_cast<size_t>(problem.n_heads);
+  return static_cast<size_t>(n_parts) * queries * PartialFloats(problem.head_dim) * sizeof(float);
+}
+
+void DecodeAttentionPartial(const AttentionProblem& problem, int part, int n_parts, std::byte* partials) {
+  LS_CHECK(problem.head_dim % 8 == 0 && problem.head_dim <= kMaxHeadDim && part < n_parts);
+  const size_t stride = PartialFloats(problem.head_dim);
+  const auto queries = static_cast<size_t>(problem.n_rows) * static_cast<size_t>(problem.n_heads);
+  float* own = reinterpret_cast<float*>(partials) + static_cast<size_t>(part) * queries * stride;
+  std::fill_n(own, queries * stride, 0.0f);
+  for (size_t i = 0; i < queries; ++i) own[i * stride] = -FLT_MAX;
+  HWY_DYNAMIC_DISPATCH(DecodePart)(problem, part, n_parts, own);
+}
+
+void DecodeAttentionMerge(const AttentionProblem& problem, int n_parts, int head_begin, int head_end,
+                          const std::byte* partials) {
+  const size_t stride = PartialFloats(problem.head_dim);
+  const auto queries = static_cast<size_t>(problem.n_rows) * static_cast<size_t>(problem.n_heads);
+  for (int64_t row = 0; row < problem.n_rows; ++row) {
+    for (int head = head_begin; head < head_end; ++head) {
+      const float* first =
+          reinterpret_cast<const float*>(partials) +
+          (static_cast<size_t>(row) * static_cast<size_t>(problem.n_heads) + static_cast<size_t>(head)) * stride;
+      float max = -FLT_MAX;
+      for (int part = 0; part < n_parts; ++part)
+        max = std::max(max, first[static_cast<size_t>(part) * queries * stride]);
+      float sum = 0;
+      for (int part = 0; part < n_parts; ++part) {
+        const float* partial = first + static_cast<size_t>(part) * queries * stride;
+        sum += std::exp2(partial[0] - max) * partial[1];
+      }
+      float* out = problem.out + row * problem.out_row_stride + int64_t{head} * problem.head_dim;
+      std::fill_n(out, problem.head_dim, 0.0f);
+      for (int part = 0; part < n_parts; ++part) {
+        const float* partial = first + static_cast<size_t>(part) * queries * stride;
+        const float weight = std::exp2(partial[0] - max) / sum;
+        for (int i = 0; i < problem.head_dim; ++i) out[i] += weight * partial[kHeader + static_cast<size_t>(i)];
+      }
+    }
+  }
+}
+
+}  // namespace loopserve
+#endif  // HWY_ONCE

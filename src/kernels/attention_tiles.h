@@ -1,0 +1,62 @@
+// Inside the prefill kernels: how packed keys and values lie in memory, and what the driver (attention_prefill.cc,
+// plain C++) asks of the arithmetic (attention_prefill_f32.cc on every SIMD target, attention_prefill_bf16.cc).
+//
+// Packed buffer of one KV head, n = keys rounded up to kPackGroupKeys:
+//   keys:   f32 [n / 64][head_dim][64]          bf16 [n / 64][head_dim / 2][64][2]
+//   values: f32 [n][padded_dim]                 bf16 [n / 2][padded_dim][2]
+// so that a vector holds 16 neighbouring keys (or value lanes), and a pair is what vdpbf16ps multiplies and adds.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "src/kernels/attention.h"
+
+namespace loopserve::attention_internal {
+
+/// Keys in one step of the online softmax. Tiles start at multiples of it for every row, so that a row's result does
+/// not depend on the rows that are computed with it. Measured at head_dim 64: see attention_bench.
+inline constexpr int kTileKeys = 256;
+/// Rows in the register tile of the products: 6 rows by 4 vectors fill 32 registers (6 by 2 where there are 16).
+inline constexpr int kTileRows = 6;
+/// Rows (query position times query head) of one work item: with their sums they stay in the L2 cache beside one tile
+/// of keys and values, and each tile is used kMaxItemRows / kTileRows times.
+inline constexpr int kMaxItemRows = 96;
+/// f32 lanes of a row's running sum.
+inline constexpr int kSumLanes = 16;
+
+inline size_t PaddedHeadDim(int head_dim) { return (static_cast<size_t>(head_dim) + 15) / 16 * 16; }
+inline int64_t PaddedKeys(int64_t n_keys) { return (n_keys + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys; }
+
+/// Up to kTileRows rows against up to kTileKeys keys: scores, softmax step, weighted sum of values.
+struct RowTile {
+  int n_rows = 0;
+  size_t head_dim = 0;
+  size_t padded_dim = 0;
+  const std::byte* q = nullptr;  ///< rows [n_rows, head_dim] from load_query
+  const std::byte* k = nullptr;  ///< packed, first group of the tile
+  const std::byte* v = nullptr;  ///< packed, of the same first key
+  int n_keys = 0;                ///< from that first key on; <= kTileKeys
+  bool masked = false;           ///< some row attends less than [0, n_keys)
+  int begin[kTileRows] = {};     ///< the keys each row attends, only read if masked
+  int end[kTileRows] = {};
+  float* max = nullptr;     ///< [n_rows], running, in units of log2
+  float* sum = nullptr;     ///< [n_rows, kSumLanes], running
+  float* out = nullptr;     ///< [n_rows, padded_dim], running, not normalised
+  float* scores = nullptr;  ///< scratch [kTileRows, kTileKeys], f32
+};
+
+struct PrefillKernels {
+  /// Keys [first_key, last_key) of kv to their places in the packed keys and values.
+  void (*pack)(const KvHeadView& kv, int64_t first_key, int64_t last_key, std::byte* keys, std::byte* values);
+  /// One query row times `scale` into its place of RowTile::q.
+  void (*load_query)(const float* source, size_t head_dim, float scale, std::byte* target);
+  void (*row_tile)(const RowTile& tile);
+};
+
+/// For the CPU at hand.
+const PrefillKernels& F32PrefillKernels();
+/// Only where CpuHasNativeBf16().
+const PrefillKernels& Bf16PrefillKernels();
+
+}  // namespace loopserve::attention_internal
