@@ -15,14 +15,16 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kChunk = 256;  // values between two looks at the running result
 constexpr size_t kLanes = 32;   // independent partial results, so that the compiler uses vectors
 
-// e^x for x <= 0 (relative error 2e-7, 0 below -87): plain arithmetic, so that loops over it become vectors and a seed
-// means the same with every C library. Cody-Waite reduction; polynomial of Cephes' expf.
+constexpr float kLeastExponent = -88.0f;  // e^x is 0 from here down
+
+// e^x for x in [-88, 0], relative error 2e-7; the last 0.3 above -88 give 0. Plain arithmetic without branches, so that
+// loops over it become vectors and a seed means the same with every C library. Cody-Waite reduction; polynomial of
+// Cephes' expf.
 inline float ExpNonPositive(float x) {
-  const float clamped = x > -87.0f ? x : -87.0f;
   // Adding 1.5 * 2^23 rounds to an integer, which then is in the low bits.
-  const float shifted = clamped * 1.44269504088896341f + 12582912.0f;
+  const float shifted = x * 1.44269504088896341f + 12582912.0f;
   const float n = shifted - 12582912.0f;
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -30,23 +32,45 @@ inline float ExpNonPositive(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const uint32_t power = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;
-  const float result = p * std::bit_cast<float>(power);
-  return x > -87.0f ? result : 0.0f;  // NaN too
+  const uint32_t power = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;  // 2^n; 0 for n = -127
+  return p * std::bit_cast<float>(power);
 }
 
-// Sum of e^(x - max) over all logits, in a fixed order.
+// weights[i] = e^((logits[i] - max_logit) * scale), 0 for NaN. Two loops: the compiler makes no vectors of one with
+// both the comparison and the polynomial.
+void ExpWeights(std::span<const float> logits, float max_logit, float scale, float* weights) {
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const float x = (logits[i] - max_logit) * scale;
+    weights[i] = x > kLeastExponent ? x : kLeastExponent;
+  }
+  for (size_t i = 0; i < logits.size(); ++i) weights[i] = ExpNonPositive(weights[i]);
+}
+
+float ExpWeight(float logit, float max_logit) {
+  float weight = 0;
+  ExpWeights({&logit, 1}, max_logit, 1.0f, &weight);
+  return weight;
+}
+
+// Sum of kChunk values, in a fixed order.
+double ChunkSum(const float* values) {
+  std::array<float, kLanes> lanes{};
+  for (size_t j = 0; j < kChunk; j += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += values[j + lane];
+  }
+  double sum = 0;
+  for (const float lane : lanes) sum += lane;
+  return sum;
+}
+
+// Sum of e^(x - max_logit) over all logits.
 double ExpSum(std::span<const float> logits, float max_logit) {
   double sum = 0;
-  size_t i = 0;
-  for (; i + kChunk <= logits.size(); i += kChunk) {
-    std::array<float, kLanes> lanes{};
-    for (size_t j = 0; j < kChunk; j += kLanes) {
-      for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += ExpNonPositive(logits[i + j + lane] - max_logit);
-    }
-    for (const float lane : lanes) sum += lane;
+  for (size_t begin = 0; begin < logits.size(); begin += kChunk) {
+    std::array<float, kChunk> weights{};
+    ExpWeights(logits.subspan(begin, std::min(kChunk, logits.size() - begin)), max_logit, 1.0f, weights.data());
+    sum += ChunkSum(weights.data());
   }
-  for (; i < logits.size(); ++i) sum += ExpNonPositive(logits[i] - max_logit);
   return sum;
 }
 
@@ -147,9 +171,9 @@ std::span<const float> Sampler::Penalize(std::span<const float> logits, std::spa
 }
 
 // candidates_ = the k most likely tokens (fewer where fewer are above -inf and not below at_least), sorted.
-// One pass that compares with the least of the best so far; a buffer larger than k makes the pruning rare.
+// One pass that compares with the least of the best so far; a buffer larger than k keeps the pruning rare.
 void Sampler::KeepBest(std::span<const float> logits, size_t k, float at_least) {
-  const size_t capacity = k + std::max<size_t>(k, 1024);
+  const size_t capacity = k + std::max<size_t>(k, 256);
   candidates_.clear();
   // Tokens come in the order of their ids, so one that only equals the k-th best is less likely than all of them.
   float above = at_least == -kInfinity ? -kInfinity : std::nextafter(at_least, -kInfinity);
@@ -160,10 +184,14 @@ void Sampler::KeepBest(std::span<const float> logits, size_t k, float at_least) 
     above = kth->first;
     candidates_.resize(k);
   };
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (!(logits[i] > above)) continue;
-    candidates_.emplace_back(logits[i], static_cast<Token>(i));
-    if (candidates_.size() == capacity) prune();
+  for (size_t begin = 0; begin < logits.size(); begin += kChunk) {
+    const size_t end = std::min(begin + kChunk, logits.size());
+    if (end - begin == kChunk && !(ChunkMax(logits.data() + begin) > above)) continue;  // most chunks, soon
+    for (size_t i = begin; i < end; ++i) {
+      if (!(logits[i] > above)) continue;
+      candidates_.emplace_back(logits[i], static_cast<Token>(i));
+      if (candidates_.size() == capacity) prune();
+    }
   }
   prune();
   std::sort(candidates_.begin(), candidates_.end(), MoreLikely);
@@ -172,7 +200,7 @@ void Sampler::KeepBest(std::span<const float> logits, size_t k, float at_least) 
 // Cuts the sorted candidates_ (top_k), or all logits, to the shortest prefix with probability top_p. What is below
 // at_least will be dropped anyway and need not be found.
 void Sampler::KeepNucleus(std::span<const float> logits, float max_logit, float at_least) {
-  const auto weight = [&](const Candidate& c) { return static_cast<double>(ExpNonPositive(c.first - max_logit)); };
+  const auto weight = [&](const Candidate& c) { return static_cast<double>(ExpWeight(c.first, max_logit)); };
   const auto cut = [&](double needed) {
     double sum = 0;
     for (size_t i = 0; i < candidates_.size(); ++i) {
@@ -215,25 +243,19 @@ Token Sampler::DrawFromCandidates(float max_logit) {
 Token Sampler::DrawFromAll(std::span<const float> logits, float max_logit, float at_least) {
   const float scale = 1.0f / std::max(params_.temperature, 1e-30f);
   const size_t n_chunks = (logits.size() + kChunk - 1) / kChunk;
-  weights_.assign(n_chunks * kChunk, 0.0f);
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const float weight = ExpNonPositive((logits[i] - max_logit) * scale);
-    weights_[i] = logits[i] >= at_least ? weight : 0.0f;
-  }
-  const auto chunk_sum = [&](size_t chunk) {
-    std::array<float, kLanes> lanes{};
-    for (size_t j = 0; j < kChunk; j += kLanes) {
-      for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += weights_[chunk * kChunk + j + lane];
-    }
-    double sum = 0;
-    for (const float lane : lanes) sum += lane;
-    return sum;
-  };
+  weights_.resize(n_chunks * kChunk);
+  std::fill(weights_.end() - kChunk, weights_.end(), 0.0f);
   double total = 0;
-  for (size_t chunk = 0; chunk < n_chunks; ++chunk) total += chunk_sum(chunk);
+  for (size_t begin = 0; begin < logits.size(); begin += kChunk) {
+    const std::span<const float> chunk = logits.subspan(begin, std::min(kChunk, logits.size() - begin));
+    float* weights = weights_.data() + begin;
+    ExpWeights(chunk, max_logit, scale, weights);
+    for (size_t i = 0; i < chunk.size(); ++i) weights[i] = chunk[i] >= at_least ? weights[i] : 0.0f;
+    total += ChunkSum(weights);
+  }
   double left = NextUniform() * total;
   for (size_t chunk = 0; chunk < n_chunks; ++chunk) {
-    const double sum = chunk_sum(chunk);
+    const double sum = ChunkSum(weights_.data() + chunk * kChunk);
     if (sum == 0) continue;
     if (left >= sum) {
       left -= sum;

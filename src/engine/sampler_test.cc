@@ -132,7 +132,7 @@ TEST(SamplerTest, DrawsFromALargeVocabularyBySoftmax) {
   for (const double g : groups) sum += g;
   for (const float top_p : {1.0f, 0.99999f}) {
     Sampler sampler({.temperature = 1, .top_p = top_p, .seed = 11});
-    const int draws = top_p < 1 ? 5000 : 50000;
+    const int draws = top_p < 1 ? 1000 : 10000;
     std::vector<int> counts(32, 0);
     for (int i = 0; i < draws; ++i) ++counts[static_cast<size_t>(sampler.Sample(logits, {})) * 32 / n];
     double chi_square = 0;
@@ -190,7 +190,7 @@ TEST(SamplerTest, MinPDropsTokensThatAreLessLikely) {
 // Against sorting everything, with vocabularies beyond the buffers of the partial selection.
 TEST(SamplerTest, FiltersOfALargeVocabularyEqualAFullSort) {
   std::mt19937 rng(5);
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 25; ++round) {
     const size_t n = 2000 + rng() % 6000;
     Logits logits = RandomLogits(n, 1, rng());
     for (float& x : logits) x = std::round(x * 50) / 50;  // many ties
@@ -209,7 +209,7 @@ TEST(SamplerTest, FiltersOfALargeVocabularyEqualAFullSort) {
     while (keep < order.size() && seen < params.top_p * sum) seen += p(order[keep++]);
     if (params.top_p < 1) order.resize(keep);
     std::erase_if(order, [&, best = p(order[0])](Token t) { return p(t) < params.min_p * best; });
-    ASSERT_EQ(Kept(params, logits, 4000), std::set<Token>(order.begin(), order.end())) << "round " << round;
+    ASSERT_EQ(Kept(params, logits, 1500), std::set<Token>(order.begin(), order.end())) << "round " << round;
   }
 }
 

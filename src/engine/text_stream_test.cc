@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <random>
 
 #include "src/base/utf8.h"
@@ -122,20 +123,20 @@ TEST(TextStreamTest, NamedStopCases) {
 // Another way to the same text: takes the longest well-formed character, else the longest beginning of one.
 std::string Sanitize(std::string_view bytes) {
   const Texts endings = {"\x80", "\x8F", "\x90", "\x9F", "\xA0", "\xBF"};
+  static std::map<std::string, bool> known;
   const auto begins_a_character = [&](const std::string& part) {  // some continuation makes it well-formed
-    if (part.size() > 3) return false;
+    const auto [entry, is_new] = known.try_emplace(part, false);
+    if (!is_new || part.size() > 3) return entry->second;
     Texts open = {part};
-    for (int round = 0; round < 3; ++round) {
+    for (size_t length = part.size(); length < 4; ++length) {
       Texts longer;
       for (const std::string& s : open) {
-        for (const std::string& ending : endings) {
-          if (IsValidUtf8(s + ending)) return true;
-          longer.push_back(s + ending);
-        }
+        for (const std::string& ending : endings) longer.push_back(s + ending);
       }
-      open = longer;
+      entry->second = entry->second || std::ranges::any_of(longer, [](const std::string& s) { return IsValidUtf8(s); });
+      open = std::move(longer);
     }
-    return false;
+    return entry->second;
   };
   std::string text;
   while (!bytes.empty()) {
