@@ -1,5 +1,7 @@
 #include "src/kernels/elementwise.h"
 
+#include "src/kernels/simd_targets.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "src/kernels/elementwise.cc"
 #include "hwy/foreach_target.h"
@@ -24,6 +26,14 @@ HWY_INLINE void ForEachVector(int64_t n, const Body& body) {
   for (; i < n; ++i) body(one, i);
 }
 
+/// 1 / (1 + exp(-x)). Highway's Exp is only defined up to about 88, so its argument stops short of that: the quotient is
+/// below 1e-34 by then.
+template <class D, class V>
+HWY_INLINE V Sigmoid(D d, V x) {
+  const auto one = hn::Set(d, 1.0f);
+  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, 80.0f)))));
+}
+
 void RoundToBf16Impl(const float* HWY_RESTRICT source, int64_t n, uint16_t* HWY_RESTRICT target) {
   ForEachVector(n, [&](auto d, int64_t i) HWY_ATTR {
     const hn::Rebind<uint32_t, decltype(d)> du32;
@@ -42,9 +52,7 @@ void RoundToBf16Impl(const float* HWY_RESTRICT source, int64_t n, uint16_t* HWY_
 void SiluMultiplyImpl(float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, int64_t n) {
   ForEachVector(n, [&](auto d, int64_t i) HWY_ATTR {
     const auto x = hn::LoadU(d, gate + i);
-    const auto one = hn::Set(d, 1.0f);
-    const auto silu = hn::Div(x, hn::Add(one, hn::Exp(d, hn::Neg(x))));
-    hn::StoreU(hn::Mul(silu, hn::LoadU(d, up + i)), d, gate + i);
+    hn::StoreU(hn::Mul(hn::Mul(x, Sigmoid(d, x)), hn::LoadU(d, up + i)), d, gate + i);
   });
 }
 
@@ -54,8 +62,8 @@ void GeluMultiplyImpl(float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, in
     const auto one = hn::Set(d, 1.0f);
     const auto cubic = hn::MulAdd(hn::Mul(x, x), hn::Set(d, 0.044715f), one);
     const auto inner = hn::Mul(hn::Mul(hn::Set(d, 0.79788456080286535588f), x), cubic);
-    // x/2 (1 + tanh(t)) = x / (1 + exp(-2t))
-    const auto gelu = hn::Div(x, hn::Add(one, hn::Exp(d, hn::Mul(hn::Set(d, -2.0f), inner))));
+    // (1 + tanh(t)) / 2 = sigmoid(2t)
+    const auto gelu = hn::Mul(x, Sigmoid(d, hn::Add(inner, inner)));
     hn::StoreU(hn::Mul(gelu, hn::LoadU(d, up + i)), d, gate + i);
   });
 }
