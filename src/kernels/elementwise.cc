@@ -26,12 +26,14 @@ HWY_INLINE void ForEachVector(int64_t n, const Body& body) {
   for (; i < n; ++i) body(one, i);
 }
 
-/// 1 / (1 + exp(-x)). Highway's Exp is only defined up to about 88, so its argument stops short of that: the quotient is
-/// below 1e-34 by then.
+/// 1 / (1 + exp(-x)). Highway's Exp is only defined up to about 88: below x = -80, where the quotient is under 2e-35, it
+/// becomes zero.
 template <class D, class V>
 HWY_INLINE V Sigmoid(D d, V x) {
   const auto one = hn::Set(d, 1.0f);
-  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, 80.0f)))));
+  const auto floor = hn::Set(d, -80.0f);
+  const auto quotient = hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(hn::Max(x, floor)))));
+  return hn::IfThenElseZero(hn::Ge(x, floor), quotient);
 }
 
 void RoundToBf16Impl(const float* HWY_RESTRICT source, int64_t n, uint16_t* HWY_RESTRICT target) {
