@@ -9,6 +9,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "src/kernels/attention_decode.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "src/base/check.h"
@@ -46,16 +47,31 @@ namespace loopserve::HWY_NAMESPACE {
 using decode_internal::KeyRange;
 using decode_internal::kHeader;
 
-/// Keys of one step of the online softmax: their rows (16 KiB at head_dim 64, f16) stay in L1 between the two products.
+/// Keys of one step of the online softmax, at most.
 inline constexpr int kChunkKeys = 64;
+/// Their key rows and their value rows are as many bytes each: both stay in L1 from the prefetch to the last use.
+inline constexpr size_t kChunkBytes = 8192;
 /// Queries that share one pass over the registers.
-inline constexpr int kMaxQueries = 4;
+inline constexpr int kMaxQueries = HWY_TARGET <= HWY_AVX3 ? 7 : 4;
 
 struct Chunk {
   int n_keys = 0;
   int64_t first_key = 0;
   const std::byte* keys[kChunkKeys];  // beyond n_keys, up to a multiple of 4: the last key again
   const std::byte* values[kChunkKeys];
+};
+
+/// Cache rows to fetch ahead, one or more with every key that is worked on; the hardware's own prefetcher loses its way
+/// between the two streams.
+struct Ahead {
+  const std::byte* const* rows = nullptr;
+  int n_rows = 0;
+  size_t row_bytes = 0;
+
+  HWY_INLINE void Fetch(int index) const {
+    if (index >= n_rows) return;
+    for (size_t i = 0; i < row_bytes; i += 64) hwy::Prefetch(rows[index] + i);
+  }
 };
 
 struct Query {
@@ -83,16 +99,28 @@ HWY_INLINE void FindRows(const KvHeadView& kv, int64_t begin, int64_t end, Chunk
   for (; i % 4 != 0; ++i) chunk.keys[i] = chunk.keys[i - 1];
 }
 
+/// Four vectors are summed over their lanes at once, which is cheaper by half than one by one: AddPair, twice, then
+/// StoreSums, which stores the four sums times `factor`.
 #if HWY_TARGET == HWY_SCALAR
+struct ScalarPair {
+  float a, b;
+};
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE void StoreLaneSums(D d, V a, V b, V c, V e, float factor, float* HWY_RESTRICT target) {
-  const V scale = hn::Set(d, factor);
-  hn::StoreU(hn::Mul(a, scale), d, target);
-  hn::StoreU(hn::Mul(b, scale), d, target + 1);
-  hn::StoreU(hn::Mul(c, scale), d, target + 2);
-  hn::StoreU(hn::Mul(e, scale), d, target + 3);
+HWY_INLINE ScalarPair AddPair(D, V a, V b) {
+  return {hn::GetLane(a), hn::GetLane(b)};
+}
+template <class D>
+HWY_INLINE void StoreSums(D, ScalarPair ab, ScalarPair ce, float factor, float* HWY_RESTRICT target) {
+  target[0] = ab.a * factor;
+  target[1] = ab.b * factor;
+  target[2] = ce.a * factor;
+  target[3] = ce.b * factor;
 }
 #else
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V AddPair(D d, V a, V b) {
+  return hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b));
+}
 /// Adds the 4-lane blocks of v up.
 template <class D>
 HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> AddBlocks(D d, hn::Vec<D> v) {
@@ -104,51 +132,67 @@ HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> AddBlocks(D d, hn::Vec<D> v) {
     return AddBlocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
   }
 }
-
-/// target[0..3] = factor times the lane sums of a, b, c, e: cheaper by half than four sums one by one.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE void StoreLaneSums(D d, V a, V b, V c, V e, float factor, float* HWY_RESTRICT target) {
+HWY_INLINE void StoreSums(D d, V ab, V ce, float factor, float* HWY_RESTRICT target) {
   const hn::FixedTag<float, 4> d4;
   const hn::Repartition<double, D> d64;
-  const auto ab = hn::BitCast(d64, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
-  const auto ce = hn::BitCast(d64, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
-  const auto sums = AddBlocks(
-      d, hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce))));
-  hn::StoreU(hn::Mul(hn::Set(d4, factor), sums), d4, target);
+  const auto low = hn::BitCast(d, hn::InterleaveLower(d64, hn::BitCast(d64, ab), hn::BitCast(d64, ce)));
+  const auto high = hn::BitCast(d, hn::InterleaveUpper(d64, hn::BitCast(d64, ab), hn::BitCast(d64, ce)));
+  hn::StoreU(hn::Mul(hn::Set(d4, factor), AddBlocks(d, hn::Add(low, high))), d4, target);
 }
 #endif
 
 /// scores[query][key] = scale * q . k, four keys at a time.
 template <class Reader, int kQueries, class D>
-HWY_NOINLINE void Scores(D d, const Query* queries, const Chunk& chunk, size_t head_dim, float scale,
-                         float* HWY_RESTRICT scores) {
+HWY_NOINLINE void Scores(D d, const Query* queries, const Chunk& chunk, const Ahead& ahead, size_t head_dim,
+                         float scale, float* HWY_RESTRICT scores) {
   using V = hn::Vec<D>;
+  using Pair = decltype(AddPair(d, V(), V()));
+  constexpr size_t kLanes = hn::MaxLanes(D());
+  constexpr int kVecs = Reader::kBlock == 0 ? 1 : static_cast<int>(Reader::kBlock / kLanes);
+  // As many keys as the registers hold sums for.
+  constexpr int kKeys = HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON ? 4 : 2;
   for (int t = 0; t < chunk.n_keys; t += 4) {
-    const std::byte* const* keys = chunk.keys + t;
-    V sum[kQueries][4];
+    Pair pairs[kQueries][2];
     LOOPSERVE_UNROLL
-    for (int r = 0; r < kQueries; ++r) {
+    for (int first = 0; first < 4; first += kKeys) {
+      const std::byte* const* keys = chunk.keys + t + first;
       LOOPSERVE_UNROLL
-      for (int k = 0; k < 4; ++k) sum[r][k] = hn::Zero(d);
-    }
-    for (size_t i = 0; i < head_dim; i += hn::Lanes(d)) {
-      const V k0 = Reader::Load(d, keys[0], i);
-      const V k1 = Reader::Load(d, keys[1], i);
-      const V k2 = Reader::Load(d, keys[2], i);
-      const V k3 = Reader::Load(d, keys[3], i);
+      for (int k = 0; k < kKeys; ++k) ahead.Fetch(t + first + k);
+      V sum[kQueries][kKeys];
       LOOPSERVE_UNROLL
       for (int r = 0; r < kQueries; ++r) {
-        const V q = hn::LoadU(d, queries[r].q + i);
-        sum[r][0] = hn::MulAdd(q, k0, sum[r][0]);
-        sum[r][1] = hn::MulAdd(q, k1, sum[r][1]);
-        sum[r][2] = hn::MulAdd(q, k2, sum[r][2]);
-        sum[r][3] = hn::MulAdd(q, k3, sum[r][3]);
+        LOOPSERVE_UNROLL
+        for (int k = 0; k < kKeys; ++k) sum[r][k] = hn::Zero(d);
+      }
+      for (size_t i = 0; i < head_dim; i += kVecs * kLanes) {
+        typename Reader::template Scale<D> scales[kKeys];
+        LOOPSERVE_UNROLL
+        for (int k = 0; k < kKeys; ++k) scales[k] = Reader::LoadScale(d, keys[k], i);
+        const size_t offset = Reader::Offset(i);
+        LOOPSERVE_UNROLL
+        for (int j = 0; j < kVecs; ++j) {
+          V key[kKeys];
+          LOOPSERVE_UNROLL
+          for (int k = 0; k < kKeys; ++k) {
+            key[k] = Reader::Load(d, scales[k], keys[k], offset + j * kLanes * Reader::kElementBytes);
+          }
+          LOOPSERVE_UNROLL
+          for (int r = 0; r < kQueries; ++r) {
+            const V q = hn::LoadU(d, queries[r].q + i + j * kLanes);
+            LOOPSERVE_UNROLL
+            for (int k = 0; k < kKeys; ++k) sum[r][k] = hn::MulAdd(q, key[k], sum[r][k]);
+          }
+        }
+      }
+      LOOPSERVE_UNROLL
+      for (int r = 0; r < kQueries; ++r) {
+        LOOPSERVE_UNROLL
+        for (int k = 0; k < kKeys; k += 2) pairs[r][(first + k) / 2] = AddPair(d, sum[r][k], sum[r][k + 1]);
       }
     }
     LOOPSERVE_UNROLL
-    for (int r = 0; r < kQueries; ++r) {
-      StoreLaneSums(d, sum[r][0], sum[r][1], sum[r][2], sum[r][3], scale, scores + r * kChunkKeys + t);
-    }
+    for (int r = 0; r < kQueries; ++r) StoreSums(d, pairs[r][0], pairs[r][1], scale, scores + r * kChunkKeys + t);
   }
 }
 
@@ -179,21 +223,32 @@ HWY_INLINE float Softmax(const Query& query, const Chunk& chunk, float* HWY_REST
 
 /// partial[query] = alpha[query] * partial[query] + sum over keys of weight * v, for kCols vectors from column on.
 template <class Reader, int kQueries, int kCols, class D>
-HWY_NOINLINE void AddValues(D d, const Query* queries, const Chunk& chunk, size_t column, const float* weights,
-                            const float* alpha) {
+HWY_NOINLINE void AddValues(D d, const Query* queries, const Chunk& chunk, const Ahead& ahead, size_t column,
+                            const float* weights, const float* alpha) {
   using V = hn::Vec<D>;
-  const size_t lanes = hn::Lanes(d);
+  constexpr size_t kLanes = hn::MaxLanes(D());
+  size_t offsets[kCols];
+  LOOPSERVE_UNROLL
+  for (int j = 0; j < kCols; ++j) offsets[j] = Reader::Offset(column + j * kLanes);
   V sum[kQueries][kCols];
   LOOPSERVE_UNROLL
   for (int r = 0; r < kQueries; ++r) {
     const float* out = queries[r].partial + kHeader + column;
     LOOPSERVE_UNROLL
-    for (int j = 0; j < kCols; ++j) sum[r][j] = hn::Mul(hn::Set(d, alpha[r]), hn::LoadU(d, out + j * lanes));
+    for (int j = 0; j < kCols; ++j) sum[r][j] = hn::Mul(hn::Set(d, alpha[r]), hn::LoadU(d, out + j * kLanes));
   }
   for (int t = 0; t < chunk.n_keys; ++t) {
+    ahead.Fetch(t);
+    const std::byte* row = chunk.values[t];
     V v[kCols];
+    typename Reader::template Scale<D> scale;
     LOOPSERVE_UNROLL
-    for (int j = 0; j < kCols; ++j) v[j] = Reader::Load(d, chunk.values[t], column + j * lanes);
+    for (int j = 0; j < kCols; ++j) {
+      if (Reader::kBlock == 0 || j * kLanes % std::max<size_t>(1, Reader::kBlock) == 0) {
+        scale = Reader::LoadScale(d, row, column + j * kLanes);
+      }
+      v[j] = Reader::Load(d, scale, row, offsets[j]);
+    }
     LOOPSERVE_UNROLL
     for (int r = 0; r < kQueries; ++r) {
       const V weight = hn::Set(d, weights[r * kChunkKeys + t]);
@@ -205,38 +260,54 @@ HWY_NOINLINE void AddValues(D d, const Query* queries, const Chunk& chunk, size_
   for (int r = 0; r < kQueries; ++r) {
     float* out = queries[r].partial + kHeader + column;
     LOOPSERVE_UNROLL
-    for (int j = 0; j < kCols; ++j) hn::StoreU(sum[r][j], d, out + j * lanes);
+    for (int j = 0; j < kCols; ++j) hn::StoreU(sum[r][j], d, out + j * kLanes);
   }
 }
 
 template <class Reader, int kQueries, class D>
-HWY_INLINE void AttendChunk(D d, const Query* queries, const Chunk& chunk, size_t head_dim, float scale) {
+HWY_INLINE void AttendChunk(D d, const Query* queries, const Chunk& chunk, Ahead values, Ahead next_keys,
+                            size_t head_dim, float scale) {
   alignas(64) float scores[kQueries * kChunkKeys];
-  Scores<Reader, kQueries>(d, queries, chunk, head_dim, scale, scores);
+  Scores<Reader, kQueries>(d, queries, chunk, values, head_dim, scale, scores);
   float alpha[kQueries];
   for (int r = 0; r < kQueries; ++r) alpha[r] = Softmax(queries[r], chunk, scores + r * kChunkKeys);
   constexpr int kCols = HWY_TARGET <= HWY_AVX3 || kQueries <= 2 ? 4 : 2;
   size_t column = 0;
   for (; column + kCols * hn::Lanes(d) <= head_dim; column += kCols * hn::Lanes(d)) {
-    AddValues<Reader, kQueries, kCols>(d, queries, chunk, column, scores, alpha);
+    AddValues<Reader, kQueries, kCols>(d, queries, chunk, next_keys, column, scores, alpha);
+    next_keys.n_rows = 0;
   }
   for (; column < head_dim; column += hn::Lanes(d)) {
-    AddValues<Reader, kQueries, 1>(d, queries, chunk, column, scores, alpha);
+    AddValues<Reader, kQueries, 1>(d, queries, chunk, next_keys, column, scores, alpha);
+    next_keys.n_rows = 0;
   }
 }
 
 /// One KV head's share of keys for `n` of its queries.
 template <class Reader, class D>
-HWY_INLINE void AttendQueries(D d, const Query* queries, int n, const Chunk& chunk, size_t head_dim, float scale) {
+HWY_INLINE void AttendQueries(D d, const Query* queries, int n, const Chunk& chunk, const Ahead& values,
+                              const Ahead& next_keys, size_t head_dim, float scale) {
   switch (n) {
     case 1:
-      return AttendChunk<Reader, 1>(d, queries, chunk, head_dim, scale);
+      return AttendChunk<Reader, 1>(d, queries, chunk, values, next_keys, head_dim, scale);
     case 2:
-      return AttendChunk<Reader, 2>(d, queries, chunk, head_dim, scale);
+      return AttendChunk<Reader, 2>(d, queries, chunk, values, next_keys, head_dim, scale);
     case 3:
-      return AttendChunk<Reader, 3>(d, queries, chunk, head_dim, scale);
+      return AttendChunk<Reader, 3>(d, queries, chunk, values, next_keys, head_dim, scale);
+    case 4:
+      return AttendChunk<Reader, 4>(d, queries, chunk, values, next_keys, head_dim, scale);
     default:
-      return AttendChunk<Reader, 4>(d, queries, chunk, head_dim, scale);
+      break;
+  }
+  if constexpr (kMaxQueries > 4) {
+    switch (n) {
+      case 5:
+        return AttendChunk<Reader, 5>(d, queries, chunk, values, next_keys, head_dim, scale);
+      case 6:
+        return AttendChunk<Reader, 6>(d, queries, chunk, values, next_keys, head_dim, scale);
+      default:
+        return AttendChunk<Reader, 7>(d, queries, chunk, values, next_keys, head_dim, scale);
+    }
   }
 }
 
@@ -257,14 +328,24 @@ void DecodeHead(D d, const AttentionProblem& problem, int kv_head, KeyRange rang
     query.key_end = position + 1;
     return query;
   };
-  for (int64_t t = range.begin; t < range.end; t += kChunkKeys) {
-    Chunk chunk;
-    FindRows(problem.kv[kv_head], t, std::min(range.end, t + kChunkKeys), chunk);
+  const KvHeadView& kv = problem.kv[kv_head];
+  const auto most = static_cast<int64_t>(kChunkBytes / kv.row_bytes / 16 * 16);
+  const int64_t step = std::clamp<int64_t>(most, 16, kChunkKeys);
+  Chunk chunks[2];
+  if (range.begin < range.end) FindRows(kv, range.begin, std::min(range.end, range.begin + step), chunks[0]);
+  int current = 0;
+  for (int64_t t = range.begin; t < range.end; t += step, current ^= 1) {
+    const Chunk& chunk = chunks[current];
+    Chunk& next = chunks[current ^ 1];
+    next.n_keys = 0;
+    if (t + step < range.end) FindRows(kv, t + step, std::min(range.end, t + 2 * step), next);
     for (int64_t i = 0; i < n_queries; i += kMaxQueries) {
       const int n = static_cast<int>(std::min<int64_t>(kMaxQueries, n_queries - i));
       Query queries[kMaxQueries];
       for (int r = 0; r < n; ++r) queries[r] = query_at(i + r);
-      AttendQueries<Reader>(d, queries, n, chunk, static_cast<size_t>(problem.head_dim), scale);
+      const Ahead values = {chunk.values, i == 0 ? chunk.n_keys : 0, kv.row_bytes};
+      const Ahead next_keys = {next.keys, i == 0 ? next.n_keys : 0, kv.row_bytes};
+      AttendQueries<Reader>(d, queries, n, chunk, values, next_keys, static_cast<size_t>(problem.head_dim), scale);
     }
   }
 }

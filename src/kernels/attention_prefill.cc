@@ -24,8 +24,8 @@ size_t PackedKeyBytes(int head_dim, int64_t n_keys, AttentionMath math) {
   return static_cast<size_t>(PaddedKeys(n_keys)) * static_cast<size_t>(head_dim) * ElementBytes(math);
 }
 
-// An item is a block of positions of up to kMaxItemRows / kTileRows... rows of one KV head: all its query heads (or an
-// even share of them, if there are very many) at each position, so that its keys and values are read once for all.
+// An item is a block of positions of one KV head: all its query heads (or an even share of them, if there are very
+// many) at each position, so that its keys and values are read once for all. Up to kMaxItemRows rows.
 struct ItemGrid {
   int heads_per_item = 0;
   int head_splits = 0;  // items side by side that share a KV head
@@ -65,12 +65,12 @@ struct ItemState {
   float* out;     // [kMaxItemRows, padded_dim]
   float* sum;     // [kMaxItemRows, kSumLanes]
   float* max;     // [kMaxItemRows]
-  float* scores;  // [kTileRows, kTileKeys]
+  float* scores;  // [kTileRows, kMaxTileKeys]
   std::byte* q;   // [kMaxItemRows, head_dim]
 };
 
 size_t ScratchFloats(int head_dim) {
-  return kMaxItemRows * (PaddedHeadDim(head_dim) + kSumLanes + 1) + size_t{kTileRows} * kTileKeys;
+  return kMaxItemRows * (PaddedHeadDim(head_dim) + kSumLanes + 1) + size_t{kTileRows} * kMaxTileKeys;
 }
 
 ItemState CutScratch(int head_dim, std::byte* scratch) {
@@ -79,7 +79,7 @@ ItemState CutScratch(int head_dim, std::byte* scratch) {
   state.sum = state.out + kMaxItemRows * PaddedHeadDim(head_dim);
   state.max = state.sum + kMaxItemRows * kSumLanes;
   state.scores = state.max + kMaxItemRows;
-  state.q = reinterpret_cast<std::byte*>(state.scores + size_t{kTileRows} * kTileKeys);
+  state.q = reinterpret_cast<std::byte*>(state.scores + size_t{kTileRows} * kMaxTileKeys);
   return state;
 }
 
@@ -130,12 +130,12 @@ void LoadRows(const Item& item, const PrefillKernels& kernels, size_t q_row_byte
   std::fill_n(state.out, n_rows * PaddedHeadDim(problem.head_dim), 0.0f);
 }
 
-// Clips the tile of keys [tile_begin, tile_begin + kTileKeys) to what rows [first, first + n) attend. Returns the first
+// Clips the tile of keys [tile_begin, tile_end) to what rows [first, first + n) attend. Returns the first
 // key, at the start of a pack group, or -1 if they attend none.
-int64_t ClipTile(const Item& item, int first, int64_t tile_begin, RowTile& tile) {
+int64_t ClipTile(const Item& item, int first, int64_t tile_begin, int64_t tile_end, RowTile& tile) {
   const int last = first + tile.n_rows - 1;
   const int64_t begin = std::max(tile_begin, item.KeyBegin(first) / kPackGroupKeys * kPackGroupKeys);
-  const int64_t end = std::min(tile_begin + kTileKeys, item.KeyEnd(last));
+  const int64_t end = std::min(tile_end, item.KeyEnd(last));
   if (begin >= end) return -1;
   tile.n_keys = static_cast<int>(end - begin);
   tile.masked = item.KeyBegin(last) > begin || item.KeyEnd(first) < end;
@@ -202,13 +202,14 @@ void PrefillAttentionItem(const AttentionProblem& problem, AttentionMath math, c
   LoadRows(item, kernels, row_bytes, state);
 
   const int64_t end = item.KeyEnd(item.n_rows - 1);
-  for (int64_t tile_begin = item.KeyBegin(0) / kTileKeys * kTileKeys; tile_begin < end; tile_begin += kTileKeys) {
+  const int64_t tile_keys = TileKeys(problem.head_dim);
+  for (int64_t tile_begin = item.KeyBegin(0) / tile_keys * tile_keys; tile_begin < end; tile_begin += tile_keys) {
     for (int row = 0; row < item.n_rows; row += kTileRows) {
       RowTile tile;
       tile.n_rows = std::min(kTileRows, item.n_rows - row);
       tile.head_dim = head_dim;
       tile.padded_dim = padded_dim;
-      const int64_t first_key = ClipTile(item, row, tile_begin, tile);
+      const int64_t first_key = ClipTile(item, row, tile_begin, tile_begin + tile_keys, tile);
       if (first_key < 0) continue;
       const auto row_index = static_cast<size_t>(row);
       tile.q = state.q + row_index * row_bytes;

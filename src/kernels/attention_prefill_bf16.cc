@@ -73,13 +73,13 @@ LOOPSERVE_BF16_INLINE void Scores(const RowTile& tile) {
   const auto* q = reinterpret_cast<const uint32_t*>(tile.q);
   for (int key = 0; key < tile.n_keys; key += kPackGroupKeys) {
     const uint32_t* keys = reinterpret_cast<const uint32_t*>(tile.k) + static_cast<size_t>(key) * pairs;
-    Multiply<kRows, kVecs>(q, pairs, keys, kPackGroupKeys, pairs, tile.scores + key, kTileKeys, nullptr);
+    Multiply<kRows, kVecs>(q, pairs, keys, kPackGroupKeys, pairs, tile.scores + key, kMaxTileKeys, nullptr);
   }
 }
 
 template <int kRows>
 LOOPSERVE_BF16_INLINE void AddValues(const RowTile& tile, const uint32_t* weights, const float* alpha) {
-  constexpr size_t kWeightStride = kTileKeys / 2;
+  constexpr size_t kWeightStride = kMaxTileKeys / 2;
   const size_t n = tile.padded_dim;
   const auto steps = static_cast<size_t>(tile.n_keys + 1) / 2;
   const auto* v = reinterpret_cast<const uint32_t*>(tile.v);
@@ -136,16 +136,16 @@ template <int kRows>
 LOOPSERVE_BF16_INLINE void RowTileOf(const RowTile& tile) {
   Scores<kRows>(tile);
   const auto n = static_cast<size_t>((tile.n_keys + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys);
-  alignas(64) uint32_t weights[kTileRows * kTileKeys / 2];
+  alignas(64) uint32_t weights[kTileRows * kMaxTileKeys / 2];
   float alpha[kTileRows];
   for (int r = 0; r < kRows; ++r) {
-    float* scores = tile.scores + r * kTileKeys;
+    float* scores = tile.scores + r * kMaxTileKeys;
     if (tile.masked) {
       for (int i = 0; i < tile.begin[r]; ++i) scores[i] = -HUGE_VALF;
     }
     const int end = tile.masked ? tile.end[r] : tile.n_keys;
     for (int i = end; i < static_cast<int>(n); ++i) scores[i] = -HUGE_VALF;
-    alpha[r] = SoftmaxRow(scores, n, weights + r * kTileKeys / 2, tile.max + r, tile.sum + r * kSumLanes);
+    alpha[r] = SoftmaxRow(scores, n, weights + r * kMaxTileKeys / 2, tile.max + r, tile.sum + r * kSumLanes);
   }
   AddValues<kRows>(tile, weights, alpha);
 }

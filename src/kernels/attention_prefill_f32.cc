@@ -15,8 +15,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace loopserve::HWY_NAMESPACE {
 
+using attention_internal::kMaxTileKeys;
 using attention_internal::kSumLanes;
-using attention_internal::kTileKeys;
 using attention_internal::kTileRows;
 using attention_internal::RowTile;
 
@@ -66,7 +66,7 @@ HWY_INLINE void Scores(const RowTile& tile) {
     const float* keys = reinterpret_cast<const float*>(tile.k) + static_cast<size_t>(key) * tile.head_dim;
     for (size_t j = 0; j < kPackGroupKeys; j += kVecs * kLanes) {
       Multiply<kRows, kVecs>(q, tile.head_dim, keys + j, kPackGroupKeys, tile.head_dim, tile.scores + key + j,
-                             kTileKeys, nullptr);
+                             kMaxTileKeys, nullptr);
     }
   }
 }
@@ -78,13 +78,13 @@ HWY_INLINE void AddValues(const RowTile& tile, const float* alpha) {
   const auto* v = reinterpret_cast<const float*>(tile.v);
   size_t j = 0;
   for (; j + kVecs * kLanes <= n; j += kVecs * kLanes) {
-    Multiply<kRows, kVecs>(tile.scores, kTileKeys, v + j, n, steps, tile.out + j, n, alpha);
+    Multiply<kRows, kVecs>(tile.scores, kMaxTileKeys, v + j, n, steps, tile.out + j, n, alpha);
   }
   const size_t rest = (n - j) / kLanes;
-  if (rest == 1) Multiply<kRows, 1>(tile.scores, kTileKeys, v + j, n, steps, tile.out + j, n, alpha);
+  if (rest == 1) Multiply<kRows, 1>(tile.scores, kMaxTileKeys, v + j, n, steps, tile.out + j, n, alpha);
   if constexpr (kVecs == 4) {
-    if (rest == 2) Multiply<kRows, 2>(tile.scores, kTileKeys, v + j, n, steps, tile.out + j, n, alpha);
-    if (rest == 3) Multiply<kRows, 3>(tile.scores, kTileKeys, v + j, n, steps, tile.out + j, n, alpha);
+    if (rest == 2) Multiply<kRows, 2>(tile.scores, kMaxTileKeys, v + j, n, steps, tile.out + j, n, alpha);
+    if (rest == 3) Multiply<kRows, 3>(tile.scores, kMaxTileKeys, v + j, n, steps, tile.out + j, n, alpha);
   }
 }
 
@@ -129,7 +129,7 @@ HWY_INLINE void RowTileOf(const RowTile& tile) {
   const auto n = static_cast<size_t>((tile.n_keys + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys);
   float alpha[kTileRows];
   for (int r = 0; r < kRows; ++r) {
-    float* scores = tile.scores + r * kTileKeys;
+    float* scores = tile.scores + r * kMaxTileKeys;
     if (tile.masked) {
       for (int i = 0; i < tile.begin[r]; ++i) scores[i] = -HUGE_VALF;
     }

@@ -18,29 +18,49 @@ HWY_BEFORE_NAMESPACE();
 namespace loopserve::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// A reader loads elements [i, i + Lanes(d)) of a row, from Offset(i) bytes on, given the scale of the block that they
+// lie in; vectors of the same block share it. Lanes(d) divides kBlock, and i is a multiple of Lanes(d).
+
 struct F16Reader {
-  /// Elements [i, i + Lanes(d)) of a row.
+  static constexpr size_t kBlock = 0;  // no blocks
+  static constexpr size_t kElementBytes = 2;
   template <class D>
-  static HWY_INLINE hn::Vec<D> Load(D d, const std::byte* row, size_t i) {
+  struct Scale {};
+  static HWY_INLINE size_t Offset(size_t i) { return 2 * i; }
+  template <class D>
+  static HWY_INLINE Scale<D> LoadScale(D, const std::byte*, size_t) {
+    return {};
+  }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, Scale<D>, const std::byte* row, size_t offset) {
     const hn::Rebind<hwy::float16_t, D> dh;
-    return hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(row) + i));
+    return hn::PromoteTo(d, hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(row + offset)));
   }
 };
 
 struct Q8Reader {
-  /// The same; i must not straddle a block of 32, so Lanes(d) divides 32 and i is a multiple of Lanes(d).
+  static constexpr size_t kBlock = 32;
+  static constexpr size_t kElementBytes = 1;
   template <class D>
-  static HWY_INLINE hn::Vec<D> Load(D d, const std::byte* row, size_t i) {
-    const hn::Rebind<int8_t, D> d8;
+  struct Scale {
+    hn::Vec<D> value;
+  };
+  static HWY_INLINE size_t Offset(size_t i) { return i / 32 * 34 + 2 + i % 32; }
+  /// Of the block of element i.
+  template <class D>
+  static HWY_INLINE Scale<D> LoadScale(D d, const std::byte* row, size_t i) {
     const hn::Rebind<uint16_t, D> du16;
     const hn::Rebind<hwy::float16_t, D> dh;
+    uint16_t bits;
+    std::memcpy(&bits, row + i / 32 * 34, sizeof(bits));
+    return {hn::PromoteTo(d, hn::BitCast(dh, hn::Set(du16, bits)))};
+  }
+  template <class D>
+  static HWY_INLINE hn::Vec<D> Load(D d, Scale<D> scale, const std::byte* row, size_t offset) {
+    const hn::Rebind<int8_t, D> d8;
     const hn::Rebind<int32_t, D> di32;
-    const std::byte* block = row + (i / 32) * 34;
-    uint16_t scale_bits;
-    std::memcpy(&scale_bits, block, sizeof(scale_bits));
-    const auto scale = hn::PromoteTo(d, hn::BitCast(dh, hn::Set(du16, scale_bits)));
-    const auto q = hn::LoadU(d8, reinterpret_cast<const int8_t*>(block + 2) + i % 32);
-    return hn::Mul(hn::ConvertTo(d, hn::PromoteTo(di32, q)), scale);
+    const auto q = hn::LoadU(d8, reinterpret_cast<const int8_t*>(row + offset));
+    return hn::Mul(hn::ConvertTo(d, hn::PromoteTo(di32, q)), scale.value);
   }
 };
 
@@ -50,8 +70,12 @@ HWY_INLINE void ReadRow(const std::byte* row, size_t n, float* HWY_RESTRICT targ
   const hn::CappedTag<float, 16> d;
   const hn::CappedTag<float, 8> half;
   size_t i = 0;
-  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) hn::StoreU(Reader::Load(d, row, i), d, target + i);
-  for (; i < n; i += hn::Lanes(half)) hn::StoreU(Reader::Load(half, row, i), half, target + i);
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    hn::StoreU(Reader::Load(d, Reader::LoadScale(d, row, i), row, Reader::Offset(i)), d, target + i);
+  }
+  for (; i < n; i += hn::Lanes(half)) {
+    hn::StoreU(Reader::Load(half, Reader::LoadScale(half, row, i), row, Reader::Offset(i)), half, target + i);
+  }
 }
 
 HWY_INLINE void ReadKvRow(KvType type, const std::byte* row, size_t n, float* HWY_RESTRICT target) {

@@ -11,7 +11,7 @@
 #if defined(__clang__)
 #define LOOPSERVE_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
-#define LOOPSERVE_UNROLL _Pragma("GCC unroll 8")
+#define LOOPSERVE_UNROLL _Pragma("GCC unroll 16")
 #else
 #define LOOPSERVE_UNROLL
 #endif
