@@ -1,5 +1,6 @@
 #include "src/tokenizer/chat_template.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <ctime>
@@ -15,11 +16,11 @@ namespace loopserve {
 namespace {
 
 constexpr size_t kMaxSourceBytes = 1 << 20;
-constexpr int kMaxNesting = 100;               // of brackets, and of blocks; templates in use stay below 20
+constexpr size_t kMaxNesting = 100;            // of brackets, and of blocks; templates in use stay below 20
 constexpr int kMaxTokensPerExpression = 1500;  // a chain of operators makes a tree as deep as it is long
-constexpr int64_t kMaxSteps = 5'000'000;       // loop rounds and macro calls in one rendering: some seconds
+constexpr int64_t kMaxSteps = 300'000;         // loop rounds and macro calls in one rendering: some seconds
 constexpr ptrdiff_t kMaxStackBytes = 1 << 20;  // that macros may take by calling each other
-constexpr int64_t kMaxRange = 1'000'000;
+constexpr int64_t kMaxRange = 100'000;
 constexpr size_t kMaxRenderedBytes = size_t{1} << 30;
 
 /// What one rendering may still do; the engine's nodes have no other way to reach it.
@@ -70,37 +71,60 @@ void AddGuards(jinja::statements& body) {
   for (const jinja::statement_ptr& node : body) AddGuards(node);
 }
 
+/// Whether the `set` at tokens[i] is a block: it ends without a value having been assigned.
+bool IsSetBlock(const std::vector<jinja::token>& tokens, size_t i) {
+  using Type = jinja::token::type;
+  int brackets = 0;
+  for (; i < tokens.size() && tokens[i].t != Type::close_statement; ++i) {
+    const Type type = tokens[i].t;
+    brackets += type == Type::open_paren || type == Type::open_square_bracket || type == Type::open_curly_bracket;
+    brackets -= type == Type::close_paren || type == Type::close_square_bracket || type == Type::close_curly_bracket;
+    if (type == Type::equals && brackets == 0) return false;
+  }
+  return true;
+}
+
+/// How deep the blocks are nested at most. An elif is one level more until its endif: the engine makes it an if within
+/// the else.
+size_t BlockDepth(const std::vector<jinja::token>& tokens) {
+  std::vector<size_t> levels;  // of each open block
+  size_t depth = 0, deepest = 0;
+  for (size_t i = 0; i + 1 < tokens.size(); ++i) {
+    if (tokens[i].t != jinja::token::open_statement || tokens[i + 1].t != jinja::token::identifier) continue;
+    const std::string& name = tokens[i + 1].value;
+    if (name == "if" || name == "for" || name == "macro" || name == "call" || name == "filter" ||
+        (name == "set" && IsSetBlock(tokens, i))) {
+      levels.push_back(1);
+      ++depth;
+    } else if (name == "elif" && !levels.empty()) {
+      ++levels.back();
+      ++depth;
+    } else if (name.rfind("end", 0) == 0 && name != "endgeneration" && !levels.empty()) {
+      depth -= levels.back();
+      levels.pop_back();
+    }
+    deepest = std::max(deepest, depth);
+  }
+  return deepest;
+}
+
 /// The parser recurses for brackets and blocks, the interpreter for whatever the parser nested.
 Status CheckNesting(const std::vector<jinja::token>& tokens) {
   using Type = jinja::token::type;
-  int brackets = 0, blocks = 0, in_expression = 0;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const Type type = tokens[i].t;
+  int brackets = 0, in_expression = 0;
+  bool too_deep = BlockDepth(tokens) > kMaxNesting;
+  for (const jinja::token& token : tokens) {
     ++in_expression;
-    if (type == Type::open_statement || type == Type::open_expression || type == Type::text) {
+    if (token.t == Type::open_statement || token.t == Type::open_expression || token.t == Type::text) {
       brackets = in_expression = 0;
-    } else if (type == Type::open_paren || type == Type::open_square_bracket || type == Type::open_curly_bracket) {
-      ++brackets;
-    } else if (type == Type::close_paren || type == Type::close_square_bracket || type == Type::close_curly_bracket) {
-      --brackets;
     }
-    if (type == Type::open_statement && i + 1 < tokens.size() && tokens[i + 1].t == Type::identifier) {
-      const std::string& name = tokens[i + 1].value;
-      // An elif is one more level: the engine makes it an if within the else. Only its own endif ends it, so chains of
-      // elif are counted until the outermost block ends, which is more than they take.
-      if (name == "if" || name == "elif" || name == "for" || name == "macro" || name == "call" || name == "filter" ||
-          name == "set") {
-        ++blocks;
-      } else if (name.rfind("end", 0) == 0 && blocks > 0) {
-        --blocks;
-      }
-      if (name == "set") blocks -= 1;  // mostly not a block; as one it is bounded by the tokens it takes
-    }
-    if (brackets > kMaxNesting || blocks > kMaxNesting || in_expression > kMaxTokensPerExpression) {
-      return Status(StatusCode::kUnsupported, "the chat template is nested too deeply");
-    }
+    brackets +=
+        token.t == Type::open_paren || token.t == Type::open_square_bracket || token.t == Type::open_curly_bracket;
+    too_deep = too_deep || brackets > static_cast<int>(kMaxNesting) || in_expression > kMaxTokensPerExpression;
+    brackets -=
+        token.t == Type::close_paren || token.t == Type::close_square_bracket || token.t == Type::close_curly_bracket;
   }
-  return Status::Ok();
+  return too_deep ? Status(StatusCode::kUnsupported, "the chat template is nested too deeply") : Status::Ok();
 }
 
 jinja::value Text(const std::string& text, bool from_message) {

@@ -23,6 +23,21 @@ std::string Sanitized(std::string_view text) {
   }
 }
 
+/// Replaces every byte of control tokens' texts in the messages by another. False if there were none.
+bool MaskControlTexts(const Vocab& vocab, std::vector<ChatMessage>* messages) {
+  bool found = false;
+  for (ChatMessage& message : *messages) {
+    for (std::string* text : {&message.role, &message.content}) {
+      for (const TextSpan& span : vocab.Split(*text, std::vector<bool>(text->size(), true))) {
+        if (!vocab.IsControl(span.token)) continue;
+        found = true;
+        for (size_t i = span.begin; i < span.end; ++i) (*text)[i] = (*text)[i] == 'x' ? 'y' : 'x';
+      }
+    }
+  }
+  return found;
+}
+
 }  // namespace
 
 struct Tokenizer::State {
@@ -105,8 +120,20 @@ Result<RenderedChat> Tokenizer::State::Render(std::span<const ChatMessage> messa
     if (n_bytes > kMaxTextBytes) return Status(StatusCode::kInvalidArgument, "the dialogue is longer than 2^30 bytes");
     valid.push_back({Sanitized(message.role), Sanitized(message.content)});
   }
-  LS_ASSIGN_OR_RETURN(RenderedChat rendered,
-                      chat_template->Render(valid, add_generation_prompt, vocab->bos_text(), vocab->eos_text()));
+  const std::string bos = vocab->bos_text(), eos = vocab->eos_text();
+  LS_ASSIGN_OR_RETURN(RenderedChat rendered, chat_template->Render(valid, add_generation_prompt, bos, eos));
+  if (!MaskControlTexts(*vocab, &valid)) return rendered;
+
+  // Somebody wrote the text of a control token. The engine's marks are lost in some of its functions (split, join,
+  // tojson), so what comes from messages is found a second way: render without those texts, and see what is missing.
+  LS_ASSIGN_OR_RETURN(const RenderedChat masked, chat_template->Render(valid, add_generation_prompt, bos, eos));
+  if (masked.text.size() != rendered.text.size()) {
+    return Status(StatusCode::kInvalidArgument,
+                  "a message has the text of a control token, which changes what the chat template does");
+  }
+  for (size_t i = 0; i < rendered.text.size(); ++i) {
+    if (masked.text[i] != rendered.text[i]) rendered.from_template[i] = false;
+  }
   return rendered;
 }
 

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "src/gguf/ggml_log.h"
+#include "src/tokenizer/long_runs.h"
 #include "src/tokenizer/vocab_metadata.h"
 
 namespace loopserve {
@@ -45,6 +46,7 @@ Result<std::unique_ptr<Vocab>> Vocab::Load(const GgufFile& file) {
   vocab->vocab_ = llama_model_get_vocab(vocab->model_.get());
   vocab->n_tokens_ = llama_vocab_n_tokens(vocab->vocab_);
   vocab->add_space_prefix_ = metadata.add_space_prefix;
+  vocab->cut_long_runs_ = metadata.cut_long_runs;
   if (llama_vocab_get_add_bos(vocab->vocab_)) vocab->added_bos_ = llama_vocab_bos(vocab->vocab_);
   if (llama_vocab_get_add_eos(vocab->vocab_)) vocab->added_eos_ = llama_vocab_eos(vocab->vocab_);
   vocab->CollectSpecials();
@@ -134,27 +136,30 @@ std::vector<TextSpan> Vocab::Split(std::string_view text, const std::vector<bool
   return spans;
 }
 
-Status Vocab::AppendTokens(std::string_view span, std::vector<Token>* tokens) const {
-  std::string text(add_space_prefix_ ? " " : "");
-  text += span;
-  try {
-    const size_t before = tokens->size();
-    // One token a byte is enough for all texts but those made of bytes that the vocabulary escapes.
-    int32_t capacity = static_cast<int32_t>(std::min<size_t>(text.size() + 8, std::numeric_limits<int32_t>::max()));
-    for (;;) {
-      tokens->resize(before + static_cast<size_t>(capacity));
-      const int32_t n = llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens->data() + before,
-                                       capacity, /*add_special=*/false, /*parse_special=*/false);
-      if (n >= 0) {
-        tokens->resize(before + static_cast<size_t>(n));
-        return Status::Ok();
-      }
-      tokens->resize(before);
-      if (n == std::numeric_limits<int32_t>::min()) {
-        return Status(StatusCode::kInvalidArgument, "the text has too many tokens");
-      }
-      capacity = -n;
+Status Vocab::Tokenize(std::string_view text, std::vector<Token>* tokens) const {
+  const size_t before = tokens->size();
+  // One token a byte is enough for all texts but those made of bytes that the vocabulary escapes.
+  int32_t capacity = static_cast<int32_t>(std::min<size_t>(text.size() + 8, std::numeric_limits<int32_t>::max()));
+  for (;;) {
+    tokens->resize(before + static_cast<size_t>(capacity));
+    const int32_t n = llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens->data() + before,
+                                     capacity, /*add_special=*/false, /*parse_special=*/false);
+    tokens->resize(before + static_cast<size_t>(std::max(n, 0)));
+    if (n >= 0) return Status::Ok();
+    if (n == std::numeric_limits<int32_t>::min()) {
+      return Status(StatusCode::kInvalidArgument, "the text has too many tokens");
     }
+    capacity = -n;
+  }
+}
+
+Status Vocab::AppendTokens(std::string_view span, std::vector<Token>* tokens) const {
+  try {
+    if (cut_long_runs_) {
+      for (const std::string_view piece : CutLongRuns(span)) LS_RETURN_IF_ERROR(Tokenize(piece, tokens));
+      return Status::Ok();
+    }
+    return add_space_prefix_ ? Tokenize(" " + std::string(span), tokens) : Tokenize(span, tokens);
   } catch (const std::bad_alloc&) {
     return Status(StatusCode::kResourceExhausted, "not enough memory to tokenize the text");
   } catch (const std::exception& e) {

@@ -62,11 +62,14 @@ class Vocab {
 
   Vocab() = default;
   void CollectSpecials();
+  /// Throws what libllama throws.
+  Status Tokenize(std::string_view text, std::vector<Token>* tokens) const;
 
   std::unique_ptr<llama_model, ModelDeleter> model_;
   const llama_vocab* vocab_ = nullptr;
   int n_tokens_ = 0;
   bool add_space_prefix_ = false;
+  bool cut_long_runs_ = false;
   Token added_bos_ = -1;
   Token added_eos_ = -1;
   std::vector<Special> specials_;  ///< longest first

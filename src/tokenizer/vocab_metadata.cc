@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "llama.h"
+#include "src/tokenizer/long_runs.h"
 
 namespace loopserve {
 namespace {
@@ -213,6 +214,11 @@ Result<VocabMetadata> CopyVocabMetadata(const GgufFile& file) {
     gguf_set_val_bool(metadata.table.get(), kSpacePrefix, false);
   } else {
     LS_ASSIGN_OR_RETURN(const auto pre, file.FindString(kPre));
+    // The first makes libllama assert at two spaces in a row, the second backtracks without end over plain words.
+    if (pre == "whitespace" || pre == "exaone-moe") {
+      return Status(StatusCode::kUnsupported, std::string(kPre) + " '" + *pre + "' is not supported");
+    }
+    metadata.cut_long_runs = SplitsByStdRegex(pre.value_or(""));
     if (pre) gguf_set_val_str(metadata.table.get(), kPre, pre->c_str());
     LS_RETURN_IF_ERROR(CopyMerges(file, metadata.table.get()));
   }

@@ -23,6 +23,8 @@ struct VocabMetadata {
   /// SPM only: libllama would put a space before every text that follows a control token. The copied table switches
   /// that off, and Tokenizer does it: only it knows where a text that is tokenized in pieces really begins.
   bool add_space_prefix = false;
+  /// BPE only: long runs have to be cut before libllama sees them (long_runs.h).
+  bool cut_long_runs = false;
 };
 
 /// Errors: kUnsupported (a kind of tokenizer that is not SPM or BPE), kCorruptData (names the key).
