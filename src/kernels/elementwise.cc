@@ -26,8 +26,8 @@ HWY_INLINE void ForEachVector(int64_t n, const Body& body) {
   for (; i < n; ++i) body(one, i);
 }
 
-/// 1 / (1 + exp(-x)). Highway's Exp is only defined up to about 88: below x = -80, where the quotient is under 2e-35, it
-/// becomes zero.
+/// 1 / (1 + exp(-x)). Highway's Exp is only defined up to about 88: below x = -80, where the quotient is under 2e-35,
+/// it becomes zero.
 template <class D, class V>
 HWY_INLINE V Sigmoid(D d, V x) {
   const auto one = hn::Set(d, 1.0f);
