@@ -1,8 +1,8 @@
 // The loaded model, and the dialogues held with it. An Engine is one model in memory with its compute threads; a
 // Session is one dialogue: a mutable timeline of tokens whose KV is kept in full.
 //
-// Life of a turn: the caller renders the whole dialogue to tokens (RenderChat), hands them to Session::Sync, which finds
-// what it already holds and computes only the rest, and calls Session::Generate, which streams the answer.
+// Life of a turn: the caller renders the whole dialogue to tokens (RenderChat), hands them to Session::Sync, which
+// finds what it already holds and computes only the rest, and calls Session::Generate, which streams the answer.
 //
 // Thread rule: const methods of Engine are thread-safe. All sessions of an engine share its compute threads: calls that
 // compute (Sync, Generate) must not overlap; call them from one thread, or hold a lock around them.
@@ -98,7 +98,7 @@ struct SyncStats {
   double elapsed_ms = 0;      ///< the whole call
   double linear_ms = 0;       ///< matrix products, norms, activations
   double attention_ms = 0;
-  double selection_ms = 0;    ///< choosing what to compute (0 for dense)
+  double selection_ms = 0;  ///< choosing what to compute (0 for dense)
   /// Computed query-key pairs / causal pairs, over all layers and heads; 1 for dense. Empty if nothing was computed.
   std::optional<double> prefill_density;
   /// Share of attention weight recovered on rows that did not take part in the choice; empty for dense.
@@ -111,9 +111,9 @@ struct GenerationStats {
   std::string text;
   StopReason stop_reason = StopReason::kEndOfText;
   int64_t output_tokens = 0;
-  double elapsed_ms = 0;         ///< from the call to the last token
-  double first_token_ms = 0;     ///< from the call to the first token
-  double tpot_ms = 0;            ///< (elapsed - first token) / (output tokens - 1); 0 with fewer than two tokens
+  double elapsed_ms = 0;      ///< from the call to the last token
+  double first_token_ms = 0;  ///< from the call to the first token
+  double tpot_ms = 0;         ///< (elapsed - first token) / (output tokens - 1); 0 with fewer than two tokens
   double linear_ms = 0;
   double attention_ms = 0;
   double selection_ms = 0;

@@ -19,7 +19,8 @@ struct SamplingParams {
   float top_p = 1.0f;
   /// Drops tokens less likely than min_p times the most likely one; 0 = none. Range [0, 1].
   float min_p = 0.0f;
-  /// Divides positive and multiplies negative logits of tokens seen in the last penalty_window tokens; 1 = off. (0, 10].
+  /// Divides positive and multiplies negative logits of tokens seen in the last penalty_window tokens; 1 = off. (0,
+  /// 10].
   float repeat_penalty = 1.0f;
   /// Subtracted once from the logit of every token seen in the window. Range [-2, 2].
   float presence_penalty = 0.0f;

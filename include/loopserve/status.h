@@ -73,8 +73,8 @@ class [[nodiscard]] Result {
 #define LS_CONCAT(a, b) LS_CONCAT_INNER(a, b)
 
 /// Returns from the enclosing function when `expression` (a Status) is an error.
-#define LS_RETURN_IF_ERROR(expression)                    \
-  do {                                                    \
+#define LS_RETURN_IF_ERROR(expression)                                                   \
+  do {                                                                                   \
     if (::loopserve::Status ls_status = (expression); !ls_status.ok()) return ls_status; \
   } while (false)
 

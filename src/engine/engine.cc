@@ -74,8 +74,7 @@ Status EngineImpl::Load(const EngineOptions& options) {
   LS_RETURN_IF_ERROR(kv_layout_.Validate());
   kv_budget_ = std::make_shared<KvBudget>(options.kv_budget_bytes);
   LS_ASSIGN_OR_RETURN(threads_, ComputeThreads::Create(options.threads > 0 ? options.threads : PhysicalCores()));
-  LS_ASSIGN_OR_RETURN(forward_,
-                      Forward::Create(*model_, *threads_, {options.linear_path, options.weight_cache_bytes}));
+  LS_ASSIGN_OR_RETURN(forward_, Forward::Create(*model_, *threads_, {options.linear_path, options.weight_cache_bytes}));
   return Status::Ok();
 }
 
@@ -88,8 +87,8 @@ void EngineImpl::Describe(const EngineOptions& options) {
   info_.description = info_.name + ", " + BillionsText(model_->n_parameters()) + " parameters, " +
                       ggml_type_name(model_->layer(0).w_gate->type);
   info_.file_bytes = model_->file().file_bytes();
-  info_.context_tokens = options.max_context_tokens > 0 ? std::min(options.max_context_tokens, p.context_tokens)
-                                                        : p.context_tokens;
+  info_.context_tokens =
+      options.max_context_tokens > 0 ? std::min(options.max_context_tokens, p.context_tokens) : p.context_tokens;
   info_.n_layers = p.n_layers;
   info_.n_heads = p.n_heads;
   info_.n_kv_heads = p.n_kv_heads;

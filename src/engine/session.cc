@@ -134,6 +134,7 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
     stats.decode_kv_fraction = 1.0;  // dense: every step reads all that is held
   }
   if (!stream.stopped()) show(stream.Finish());
+  if (stream.stopped()) stats.stop_reason = StopReason::kStopString;
   if (stats.output_tokens > 1) {
     stats.tpot_ms = (stats.elapsed_ms - stats.first_token_ms) / static_cast<double>(stats.output_tokens - 1);
   }

@@ -36,8 +36,8 @@ class SessionImpl {
   std::shared_ptr<EngineImpl> engine_;
   Policy policy_;
   KvCache cache_;
-  std::vector<Token> tokens_;   ///< as many as the cache holds
-  std::vector<float> logits_;   ///< after tokens_.back(); empty when unknown
+  std::vector<Token> tokens_;  ///< as many as the cache holds
+  std::vector<float> logits_;  ///< after tokens_.back(); empty when unknown
 };
 
 }  // namespace loopserve

@@ -53,7 +53,8 @@ Status ComputeThreads::Run(ggml_cgraph* graph) {
 }
 
 Status ComputeThreads::Parallel(const std::function<void(int, int)>& body) {
-  // A graph of one custom node: the work runs on the same pool as everything else, and idle threads are not woken twice.
+  // A graph of one custom node: the work runs on the same pool as everything else, and idle threads are not woken
+  // twice.
   ggml_cgraph* graph = parallel_memory_->Begin();
   ggml_tensor* node = ggml_custom_4d(parallel_memory_->context(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0,
                                      CallParallelBody, GGML_N_TASKS_MAX, const_cast<ParallelBody*>(&body));

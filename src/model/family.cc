@@ -30,8 +30,8 @@ Result<uint64_t> RequireUniform(const GgufFile& file, const std::string& key, si
     }
   }
   if (values->front() < 1 || values->front() > max) {
-    return Status(StatusCode::kCorruptData, "'" + key + "' is " + std::to_string(values->front()) +
-                                                ", outside 1 to " + std::to_string(max));
+    return Status(StatusCode::kCorruptData,
+                  "'" + key + "' is " + std::to_string(values->front()) + ", outside 1 to " + std::to_string(max));
   }
   return values->front();
 }
@@ -107,7 +107,8 @@ Result<HyperParams> ReadCommonHyperParams(const GgufFile& file, int rope_mode) {
   LS_ASSIGN_OR_RETURN(const uint64_t n_embd, file.RequireUint(prefix + "embedding_length", 1, kMaxWidth));
   LS_ASSIGN_OR_RETURN(const uint64_t context, file.RequireUint(prefix + "context_length", 1, kMaxContext));
   LS_ASSIGN_OR_RETURN(const uint64_t n_ff, RequireUniform(file, prefix + "feed_forward_length", n_layers, kMaxWidth));
-  LS_ASSIGN_OR_RETURN(const uint64_t n_heads, RequireUniform(file, prefix + "attention.head_count", n_layers, kMaxHeads));
+  LS_ASSIGN_OR_RETURN(const uint64_t n_heads,
+                      RequireUniform(file, prefix + "attention.head_count", n_layers, kMaxHeads));
   uint64_t n_kv_heads = n_heads;
   LS_ASSIGN_OR_RETURN(const auto kv_key, file.FindUintOrArray(prefix + "attention.head_count_kv", n_layers));
   if (kv_key) {
@@ -120,8 +121,8 @@ Result<HyperParams> ReadCommonHyperParams(const GgufFile& file, int rope_mode) {
     return Status(StatusCode::kUnsupported, "keys and values of different sizes are not supported");
   }
   if (n_heads % n_kv_heads != 0) {
-    return Status(StatusCode::kCorruptData, std::to_string(n_heads) + " heads cannot share " +
-                                                std::to_string(n_kv_heads) + " KV heads evenly");
+    return Status(StatusCode::kCorruptData,
+                  std::to_string(n_heads) + " heads cannot share " + std::to_string(n_kv_heads) + " KV heads evenly");
   }
   if (head_dim < 8 || head_dim > kMaxHeadSize || head_dim % 8 != 0) {
     return Status(StatusCode::kUnsupported, "a head size of " + std::to_string(head_dim) +

@@ -8,8 +8,8 @@
 namespace loopserve {
 namespace {
 
-constexpr uint64_t kDefaultPattern = 6;   // every sixth layer is global
-constexpr int kLayersOf27B = 62;          // the one size with another attention scale
+constexpr uint64_t kDefaultPattern = 6;  // every sixth layer is global
+constexpr int kLayersOf27B = 62;         // the one size with another attention scale
 constexpr double kDefaultSlidingBase = 10000.0;
 
 Status ReadSlidingLayers(const GgufFile& file, HyperParams* params) {

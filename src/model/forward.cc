@@ -21,12 +21,11 @@ Result<std::unique_ptr<Forward>> Forward::Create(const Model& model, ComputeThre
   std::unique_ptr<Forward> forward(new Forward);
   forward->linear_path_ = Resolve(options.linear_path);
   if (forward->linear_path_ != LinearPath::kQuantized) {
-    LS_ASSIGN_OR_RETURN(forward->gemm_, Gemm::Create(forward->linear_path_ == LinearPath::kBf16 ? GemmMath::kBf16
-                                                                                                 : GemmMath::kF32));
+    LS_ASSIGN_OR_RETURN(forward->gemm_,
+                        Gemm::Create(forward->linear_path_ == LinearPath::kBf16 ? GemmMath::kBf16 : GemmMath::kF32));
   }
   forward->decode_ = std::make_unique<DecodeGraph>(model, threads);
-  forward->prefill_ =
-      std::make_unique<Prefill>(model, forward->gemm_.get(), threads, options.weight_cache_bytes);
+  forward->prefill_ = std::make_unique<Prefill>(model, forward->gemm_.get(), threads, options.weight_cache_bytes);
   return forward;
 }
 
@@ -53,10 +52,9 @@ Status Forward::Run(KvCache& cache, std::span<const Token> tokens, const RunCont
   const int64_t before = cache.n_tokens();
   for (int64_t first = 0; first < n; first += Prefill::kPassRows) {
     const int64_t rows = std::min(Prefill::kPassRows, n - first);
-    const Status status = prefill_->Run(
-        cache, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)), control, on_logits,
-        static_cast<double>(first) / static_cast<double>(n), static_cast<double>(rows) / static_cast<double>(n),
-        last_logits, stats);
+    const Status status = prefill_->Run(cache, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
+                                        control, on_logits, static_cast<double>(first) / static_cast<double>(n),
+                                        static_cast<double>(rows) / static_cast<double>(n), last_logits, stats);
     if (!status.ok()) {
       cache.Truncate(before);
       return status;

@@ -21,7 +21,7 @@ struct ForwardOptions {
 };
 
 struct ForwardStats {
-  double linear_ms = 0;     ///< everything but attention
+  double linear_ms = 0;  ///< everything but attention
   double attention_ms = 0;
 };
 

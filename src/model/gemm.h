@@ -1,7 +1,7 @@
 // Matrix products of prefill: many rows of activations times a weight matrix that was dequantised and packed once.
 // oneDNN does the arithmetic (docs/decisions/ says why); this header keeps it out of the rest.
-// Thread rule: a Gemm is immutable after Create and Multiply may run on many threads at once, each with its own rows and
-// scratch. Nothing here starts threads.
+// Thread rule: a Gemm is immutable after Create and Multiply may run on many threads at once, each with its own rows
+// and scratch. Nothing here starts threads.
 #pragma once
 
 #include <cstddef>

@@ -40,8 +40,8 @@ struct HyperParams {
   float final_softcap = 0.0f;  ///< logits become cap * tanh(logits / cap); 0 = off
   Activation activation = Activation::kSilu;
   RopeParams rope;
-  bool qk_norm = false;    ///< RMS norm over each head of Q and K before RoPE (required tensors)
-  bool post_norms = false;  ///< RMS norm after attention and after the feed-forward block (required tensors)
+  bool qk_norm = false;        ///< RMS norm over each head of Q and K before RoPE (required tensors)
+  bool post_norms = false;     ///< RMS norm after attention and after the feed-forward block (required tensors)
   int64_t sliding_window = 0;  ///< keys that a sliding layer sees
   std::vector<bool> is_sliding_layer;
 

@@ -83,8 +83,8 @@ void PackedMath::RunProduct(ggml_tensor* y, int thread, int n_threads, void* pro
   const auto [begin, end] = RowsOfThread(x->ne[1], thread, n_threads, kRowStep);
   const int64_t x_stride = static_cast<int64_t>(x->nb[1] / sizeof(float));
   math->gemm_.Multiply(matrix->data, matrix->k, matrix->n, static_cast<const float*>(x->data) + begin * x_stride,
-                       x_stride, end - begin, matrix->bias, static_cast<float*>(y->data) + begin * matrix->n,
-                       matrix->n, math->scratch_[thread].data());
+                       x_stride, end - begin, matrix->bias, static_cast<float*>(y->data) + begin * matrix->n, matrix->n,
+                       math->scratch_[thread].data());
 }
 
 ggml_tensor* PackedMath::AddProduct(ggml_context* context, const PackedMatrix& matrix, ggml_tensor* x) {
@@ -137,8 +137,8 @@ void PackedMath::RunFeedForward(ggml_tensor* y, int thread, int n_threads, void*
 }
 
 ggml_tensor* PackedMath::FeedForward(ggml_context* context, int, ggml_tensor* x) {
-  return ggml_custom_4d(context, GGML_TYPE_F32, layer_->down.n, x->ne[1], 1, 1, &x, 1, RunFeedForward,
-                        GGML_N_TASKS_MAX, this);
+  return ggml_custom_4d(context, GGML_TYPE_F32, layer_->down.n, x->ne[1], 1, 1, &x, 1, RunFeedForward, GGML_N_TASKS_MAX,
+                        this);
 }
 
 }  // namespace loopserve

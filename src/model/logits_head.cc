@@ -63,8 +63,8 @@ Status LogitsHead::Normalize(float* x, int64_t n_rows, float* target) {
   ggml_cgraph* graph = memory_.Begin();
   LayerGraph layers(memory_.context(), model_, math);
   ggml_tensor* result = layers.OutputNorm(memory_.External(x, p.n_embd, n_rows, p.n_embd));
-  ggml_build_forward_expand(
-      graph, ggml_cpy(memory_.context(), result, memory_.External(target, p.n_embd, n_rows, p.n_embd)));
+  ggml_build_forward_expand(graph,
+                            ggml_cpy(memory_.context(), result, memory_.External(target, p.n_embd, n_rows, p.n_embd)));
   LS_RETURN_IF_ERROR(memory_.Allocate(graph));
   return threads_.Run(graph);
 }

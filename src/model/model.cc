@@ -58,8 +58,8 @@ class ModelLoader {
   Status Vector(const std::string& name, int64_t n, Need need, ggml_tensor** out) {
     LS_RETURN_IF_ERROR(Take(name, n, 1, need, out));
     if (*out != nullptr && (*out)->type != GGML_TYPE_F32) {
-      return Status(StatusCode::kUnsupported, "the tensor '" + name + "' is stored as " +
-                                                  ggml_type_name((*out)->type) + "; vectors must be f32");
+      return Status(StatusCode::kUnsupported,
+                    "the tensor '" + name + "' is stored as " + ggml_type_name((*out)->type) + "; vectors must be f32");
     }
     return Status::Ok();
   }
@@ -68,8 +68,8 @@ class ModelLoader {
                 Need need = Need::kRequired) {
     LS_RETURN_IF_ERROR(Take(name, in, out_width, need, out));
     if (*out != nullptr && !IsMatrixType((*out)->type)) {
-      return Status(StatusCode::kUnsupported, "the tensor '" + name + "' is stored as " +
-                                                  ggml_type_name((*out)->type) + ", which cannot be multiplied with");
+      return Status(StatusCode::kUnsupported, "the tensor '" + name + "' is stored as " + ggml_type_name((*out)->type) +
+                                                  ", which cannot be multiplied with");
     }
     return Status::Ok();
   }
@@ -127,7 +127,8 @@ class ModelLoader {
     return Status::Ok();
   }
 
-  /// A tensor that nothing reads means a variant of the family that this code does not know: its answers would be wrong.
+  /// A tensor that nothing reads means a variant of the family that this code does not know: its answers would be
+  /// wrong.
   Status CheckAllUsed() {
     for (ggml_tensor* t : file_.tensors()) {
       model_->n_parameters_ += ggml_nelements(t);

@@ -82,7 +82,7 @@ Prefill::Prefill(const Model& model, const Gemm* gemm, ComputeThreads& threads, 
       gemm_(gemm),
       threads_(threads),
       attention_math_(gemm != nullptr && gemm->math() == GemmMath::kBf16 && CpuHasNativeBf16() ? AttentionMath::kBf16
-                                                                                                : AttentionMath::kF32),
+                                                                                               : AttentionMath::kF32),
       quantized_math_(model),
       head_(model, gemm, threads),
       memory_(kMaxChunkNodes),
@@ -96,8 +96,8 @@ Prefill::Prefill(const Model& model, const Gemm* gemm, ComputeThreads& threads, 
 Prefill::~Prefill() = default;
 
 Status Prefill::Run(KvCache& cache, std::span<const Token> tokens, const RunControl& control,
-                    const LogitsCallback& on_logits, double done_before, double share,
-                    std::vector<float>* last_logits, ForwardStats* stats) {
+                    const LogitsCallback& on_logits, double done_before, double share, std::vector<float>* last_logits,
+                    ForwardStats* stats) {
   LS_CHECK(!tokens.empty() && static_cast<int64_t>(tokens.size()) <= kPassRows);
   const auto start = Clock::now();
   Pass pass{cache, tokens, control, static_cast<bool>(on_logits), done_before, share, {}, {}};
@@ -149,7 +149,7 @@ Status Prefill::RunLayers(Pass& pass) {
   const int n_layers = model_.params().n_layers;
   const int64_t chunk = kChunkRowsPerThread * threads_.n_threads();
   const int64_t n_chunks = (pass.rows() + chunk - 1) / chunk;
-  pass.steps_total = n_chunks + n_layers * (2 * n_chunks + 1);
+  pass.steps_total = n_chunks + n_layers * (2 * n_chunks + 1) - (pass.all_logits ? 0 : n_chunks - 1);
   LS_RETURN_IF_ERROR(ForChunks(pass, 0, [&](int64_t first, int64_t rows) { return EmbedChunk(pass, first, rows); }));
   for (int layer = 0; layer < n_layers; ++layer) {
     LayerMath* math = &quantized_math_;
@@ -161,9 +161,8 @@ Status Prefill::RunLayers(Pass& pass) {
     // Of the last layer only its keys and values are needed, and one row's output: nothing reads the other rows.
     const bool is_last = layer == n_layers - 1;
     const int64_t first_needed = is_last && !pass.all_logits ? pass.rows() - 1 : 0;
-    LS_RETURN_IF_ERROR(ForChunks(pass, 0, [&](int64_t first, int64_t rows) {
-      return BeforeAttentionChunk(pass, layer, *math, first, rows);
-    }));
+    LS_RETURN_IF_ERROR(ForChunks(
+        pass, 0, [&](int64_t first, int64_t rows) { return BeforeAttentionChunk(pass, layer, *math, first, rows); }));
     const auto attention_start = Clock::now();
     LS_RETURN_IF_ERROR(Attend(pass, layer, first_needed));
     pass.stats.attention_ms += MillisecondsSince(attention_start);
@@ -193,12 +192,11 @@ Status Prefill::BeforeAttentionChunk(Pass& pass, int layer, LayerMath& math, int
   ggml_context* context = memory_.context();
   LayerGraph layers(context, model_, math);
   ggml_tensor* x = memory_.External(x_.floats() + first * p.n_embd, p.n_embd, rows, p.n_embd);
-  const Projections heads =
-      layers.BeforeAttention(layer, x, memory_.ExternalInts(pass.positions.data() + first, rows));
+  const Projections heads = layers.BeforeAttention(layer, x, memory_.ExternalInts(pass.positions.data() + first, rows));
   StoreChunk store{&pass.cache, &p, layer, pass.cache.n_tokens() + first, q_.floats() + first * p.q_width()};
   ggml_tensor* args[] = {heads.q, heads.k, heads.v};
-  ggml_build_forward_expand(graph, ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, args, 3, StoreChunk::Run,
-                                                  GGML_N_TASKS_MAX, &store));
+  ggml_build_forward_expand(
+      graph, ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, args, 3, StoreChunk::Run, GGML_N_TASKS_MAX, &store));
   LS_RETURN_IF_ERROR(memory_.Allocate(graph));
   return threads_.Run(graph);
 }

@@ -59,9 +59,9 @@ class Prefill {
   std::unique_ptr<PrefillWeights> weights_;
   LogitsHead head_;
   GraphMemory memory_;
-  AlignedBuffer x_;          ///< f32 [rows, n_embd]
-  AlignedBuffer q_;          ///< f32 [rows, q_width]; attention's output replaces the queries
-  AlignedBuffer packed_kv_;  ///< [n_kv_heads][PackedKvBytes]
+  AlignedBuffer x_;                               ///< f32 [rows, n_embd]
+  AlignedBuffer q_;                               ///< f32 [rows, q_width]; attention's output replaces the queries
+  AlignedBuffer packed_kv_;                       ///< [n_kv_heads][PackedKvBytes]
   std::vector<AlignedBuffer> attention_scratch_;  ///< per thread
 };
 

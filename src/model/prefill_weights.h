@@ -24,7 +24,7 @@ struct PackedMatrix {
 };
 
 struct PackedLayer {
-  PackedMatrix qkv;      ///< n = q_width + 2 * kv_width
+  PackedMatrix qkv;  ///< n = q_width + 2 * kv_width
   PackedMatrix out;
   PackedMatrix gate_up;  ///< n = 2 * n_ff
   PackedMatrix down;
