@@ -1,15 +1,16 @@
 #include "src/model/layer_math.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "src/kernels/elementwise.h"
 
 namespace loopserve {
 namespace {
 
-/// Rows of the feed-forward block that go through both products before the next ones: their intermediate results stay
-/// in the second-level cache.
-constexpr int64_t kFeedForwardRows = 64;
+/// Rows that a thread takes at a time. Few enough that the intermediate results of the feed-forward block stay in the
+/// second-level cache and that a thread which was held up does not hold up the others; 32 to 256 were equally fast.
+constexpr int64_t kBlockRows = 64;
 
 ggml_tensor* AddBias(ggml_context* context, ggml_tensor* x, ggml_tensor* bias) {
   return bias == nullptr ? x : ggml_add(context, x, bias);
@@ -19,19 +20,13 @@ ggml_tensor* Linear(ggml_context* context, ggml_tensor* weight, ggml_tensor* bia
   return AddBias(context, ggml_mul_mat(context, weight, x), bias);
 }
 
-struct RowRange {
-  int64_t begin, end;
-};
-
-/// Thread shares in whole steps, so that only the last one has a remainder.
-RowRange RowsOfThread(int64_t n_rows, int thread, int n_threads, int64_t step) {
-  const int64_t n_steps = (n_rows + step - 1) / step;
-  const int64_t begin = n_steps * thread / n_threads * step;
-  const int64_t end = n_steps * (thread + 1) / n_threads * step;
-  return {std::min(begin, n_rows), std::min(end, n_rows)};
+/// Calls body(first, rows) for blocks of rows until all are taken, by this thread or another.
+template <class Body>
+void ForRowBlocks(std::atomic<int64_t>* next_block, int64_t n_rows, const Body& body) {
+  for (int64_t first; (first = next_block->fetch_add(1) * kBlockRows) < n_rows;) {
+    body(first, std::min(kBlockRows, n_rows - first));
+  }
 }
-
-constexpr int64_t kRowStep = 32;
 
 }  // namespace
 
@@ -69,26 +64,28 @@ Status PackedMath::SetLayer(const PackedLayer* layer) {
     bytes = std::max(bytes, gemm_.ScratchBytes(m->k, m->n));
   }
   // The feed-forward block keeps gate and up (f32) and their product (this math's type) beside the products' scratch.
-  bytes += static_cast<size_t>(kFeedForwardRows * layer->gate_up.n) * sizeof(float) +
-           static_cast<size_t>(kFeedForwardRows * layer->down.k) * sizeof(float) + 2 * AlignedBuffer::kAlignment;
+  bytes += static_cast<size_t>(kBlockRows * layer->gate_up.n) * sizeof(float) +
+           static_cast<size_t>(kBlockRows * layer->down.k) * sizeof(float) + 2 * AlignedBuffer::kAlignment;
   for (AlignedBuffer& scratch : scratch_) {
     if (!scratch.Reserve(bytes)) return Status(StatusCode::kResourceExhausted, "not enough memory for prefill scratch");
   }
   return Status::Ok();
 }
 
-void PackedMath::RunProduct(ggml_tensor* y, int thread, int n_threads, void* product) {
-  const auto& [math, matrix] = *static_cast<const Product*>(product);
+void PackedMath::RunProduct(ggml_tensor* y, int thread, int, void* userdata) {
+  auto& product = *static_cast<Product*>(userdata);
+  const PackedMatrix& m = *product.matrix;
   const ggml_tensor* x = y->src[0];
-  const auto [begin, end] = RowsOfThread(x->ne[1], thread, n_threads, kRowStep);
-  const int64_t x_stride = static_cast<int64_t>(x->nb[1] / sizeof(float));
-  math->gemm_.Multiply(matrix->data, matrix->k, matrix->n, static_cast<const float*>(x->data) + begin * x_stride,
-                       x_stride, end - begin, matrix->bias, static_cast<float*>(y->data) + begin * matrix->n, matrix->n,
-                       math->scratch_[thread].data());
+  const int64_t stride = static_cast<int64_t>(x->nb[1] / sizeof(float));
+  ForRowBlocks(&product.next_block, x->ne[1], [&](int64_t first, int64_t rows) {
+    product.math->gemm_.Multiply(m.data, m.k, m.n, static_cast<const float*>(x->data) + first * stride, stride, rows,
+                                 m.bias, static_cast<float*>(y->data) + first * m.n, m.n,
+                                 product.math->scratch_[thread].data());
+  });
 }
 
 ggml_tensor* PackedMath::AddProduct(ggml_context* context, const PackedMatrix& matrix, ggml_tensor* x) {
-  products_.push_back(std::make_unique<Product>(Product{this, &matrix}));
+  products_.push_back(std::make_unique<Product>(this, &matrix));
   return ggml_custom_4d(context, GGML_TYPE_F32, matrix.n, x->ne[1], 1, 1, &x, 1, RunProduct, GGML_N_TASKS_MAX,
                         products_.back().get());
 }
@@ -109,21 +106,20 @@ ggml_tensor* PackedMath::AttentionOutput(ggml_context* context, int, ggml_tensor
   return AddProduct(context, layer_->out, x);
 }
 
-void PackedMath::RunFeedForward(ggml_tensor* y, int thread, int n_threads, void* self) {
-  const auto& math = *static_cast<const PackedMath*>(self);
+void PackedMath::RunFeedForward(ggml_tensor* y, int thread, int, void* userdata) {
+  auto& product = *static_cast<Product*>(userdata);
+  const PackedMath& math = *product.math;
   const PackedMatrix& gate_up = math.layer_->gate_up;
   const PackedMatrix& down = math.layer_->down;
   const ggml_tensor* x = y->src[0];
   const int64_t n_ff = down.k;
   std::byte* scratch = math.scratch_[thread].data();
-  auto* hidden = reinterpret_cast<float*>(scratch);  // [kFeedForwardRows, 2 * n_ff]
-  std::byte* prepared = scratch + static_cast<size_t>(kFeedForwardRows * gate_up.n) * sizeof(float);
-  std::byte* rest = prepared + static_cast<size_t>(kFeedForwardRows * n_ff) * sizeof(float);
+  auto* hidden = reinterpret_cast<float*>(scratch);  // [kBlockRows, 2 * n_ff]
+  std::byte* prepared = scratch + static_cast<size_t>(kBlockRows * gate_up.n) * sizeof(float);
+  std::byte* rest = prepared + static_cast<size_t>(kBlockRows * n_ff) * sizeof(float);
   const size_t prepared_row_bytes = static_cast<size_t>(n_ff) * math.gemm_.element_bytes();
-  const auto [begin, end] = RowsOfThread(x->ne[1], thread, n_threads, kRowStep);
   const bool is_silu = math.model_.params().activation == Activation::kSilu;
-  for (int64_t first = begin; first < end; first += kFeedForwardRows) {
-    const int64_t rows = std::min(kFeedForwardRows, end - first);
+  ForRowBlocks(&product.next_block, x->ne[1], [&](int64_t first, int64_t rows) {
     math.gemm_.Multiply(gate_up.data, gate_up.k, gate_up.n, static_cast<const float*>(x->data) + first * gate_up.k,
                         gate_up.k, rows, gate_up.bias, hidden, gate_up.n, rest);
     for (int64_t r = 0; r < rows; ++r) {
@@ -133,12 +129,13 @@ void PackedMath::RunFeedForward(ggml_tensor* y, int thread, int n_threads, void*
     }
     math.gemm_.MultiplyPrepared(down.data, n_ff, down.n, prepared, rows, down.bias,
                                 static_cast<float*>(y->data) + first * down.n, down.n, rest);
-  }
+  });
 }
 
 ggml_tensor* PackedMath::FeedForward(ggml_context* context, int, ggml_tensor* x) {
+  products_.push_back(std::make_unique<Product>(this, &layer_->down));
   return ggml_custom_4d(context, GGML_TYPE_F32, layer_->down.n, x->ne[1], 1, 1, &x, 1, RunFeedForward, GGML_N_TASKS_MAX,
-                        this);
+                        products_.back().get());
 }
 
 }  // namespace loopserve

@@ -3,6 +3,7 @@
 // Thread rule: one owner; nodes made since the last Reset must outlive the graph's computation.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -56,12 +57,15 @@ class PackedMath : public LayerMath {
   ggml_tensor* FeedForward(ggml_context* context, int layer, ggml_tensor* x) override;
 
  private:
+  /// A node's work; threads take its rows block by block.
   struct Product {
+    Product(const PackedMath* math_in, const PackedMatrix* matrix_in) : math(math_in), matrix(matrix_in) {}
     const PackedMath* math;
     const PackedMatrix* matrix;
+    std::atomic<int64_t> next_block{0};
   };
   static void RunProduct(ggml_tensor* y, int thread, int n_threads, void* product);
-  static void RunFeedForward(ggml_tensor* y, int thread, int n_threads, void* math);
+  static void RunFeedForward(ggml_tensor* y, int thread, int n_threads, void* product);
   ggml_tensor* AddProduct(ggml_context* context, const PackedMatrix& matrix, ggml_tensor* x);
 
   const Model& model_;
