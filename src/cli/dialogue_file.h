@@ -1,0 +1,36 @@
+// Written dialogues for `loopserve run`: a file with one JSON object a line,
+//   {"id": "...", "turns": [{"user": "...", "reference": ["..."]}], "system": "..."}
+// id, reference and system may be left out. Thread rule: pure functions.
+#pragma once
+
+#include <istream>
+#include <string>
+#include <vector>
+
+#include "loopserve/status.h"
+
+namespace loopserve {
+
+struct DialogueTurn {
+  std::string user;                    ///< not empty
+  std::vector<std::string> reference;  ///< answers that count as right; may be empty
+};
+
+struct Dialogue {
+  std::string id;  ///< "line-N" where the file gives none
+  std::string system;
+  std::vector<DialogueTurn> turns;  ///< not empty
+};
+
+/// name: for messages. Blank lines are skipped; unknown fields are errors, as a misspelt one would be lost silently.
+/// kCorruptData names the line and the field: bad UTF-8, no JSON, a missing, empty or mistyped field, an id that comes
+/// twice, or no dialogue at all.
+Result<std::vector<Dialogue>> ReadDialogues(std::istream& in, const std::string& name);
+
+/// path: a file, or "-" for stdin. kNotFound, kIoError, and as above.
+Result<std::vector<Dialogue>> ReadDialogueFile(const std::string& path);
+
+/// One line of such a file, without its newline. Invalid UTF-8 becomes U+FFFD.
+std::string FormatDialogue(const Dialogue& dialogue);
+
+}  // namespace loopserve

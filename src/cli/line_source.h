@@ -1,0 +1,32 @@
+// Lines that a user types or a file gives, read so that Ctrl-C at the prompt is noticed. Thread rule: one thread.
+#pragma once
+
+#include <string>
+
+#include "loopserve/status.h"
+
+namespace loopserve {
+
+enum class LineKind { kLine, kEnd, kInterrupted };
+
+class LineSource {
+ public:
+  virtual ~LineSource() = default;
+  /// The next line without its newline, in *line. kInterrupted: a signal came while waiting; what was typed is dropped.
+  /// An error other than these: kIoError.
+  virtual Result<LineKind> Read(std::string* line) = 0;
+};
+
+/// Over a file descriptor, which must stay open.
+class FdLineSource : public LineSource {
+ public:
+  explicit FdLineSource(int fd) : fd_(fd) {}
+  Result<LineKind> Read(std::string* line) override;
+
+ private:
+  int fd_;
+  std::string buffer_;
+  bool at_end_ = false;
+};
+
+}  // namespace loopserve

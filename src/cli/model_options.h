@@ -1,0 +1,41 @@
+// The options by which every command names and opens a model. Thread rule: main thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "loopserve/engine.h"
+#include "loopserve/policy.h"
+#include "loopserve/status.h"
+
+namespace CLI {
+class App;
+}
+
+namespace loopserve {
+
+struct ModelOptions {
+  std::string model;            ///< a path, a known name, hf:OWNER/REPO/FILE.gguf or a URL that was pulled
+  int threads = 0;              ///< 0: one for each physical core
+  int64_t context_tokens = 0;   ///< 0: the model's own
+  std::string kv_type = "f16";  ///< f16 or q8_0
+  std::string linear = "auto";  ///< auto, quantized, f32 or bf16
+  std::string policy = "dense";
+};
+
+/// Adds -m, --threads, --context, --kv-type and --linear. `options` must outlive the parsing.
+void AddModelOptions(CLI::App& command, ModelOptions* options);
+/// Adds --policy.
+void AddPolicyOption(CLI::App& command, ModelOptions* options);
+
+/// The file that `model` means: an existing path as it is, else a model in the cache. kNotFound says how to pull it.
+Result<std::string> ResolveModelPath(const std::string& model);
+
+/// The engine's options for these; kInvalidArgument, kNotFound.
+Result<EngineOptions> ToEngineOptions(const ModelOptions& options);
+
+/// Opens the model. Errors: those of ToEngineOptions and Engine::Open, with the model's path put before the latter.
+Result<std::shared_ptr<Engine>> OpenEngine(const ModelOptions& options);
+
+}  // namespace loopserve
