@@ -63,7 +63,8 @@ struct Chunk {
 
 /// Cache rows to fetch ahead, a line of them with every line that is worked on; left alone, the hardware loses its way
 /// between the streams of keys and values. Measured on Zen 4, f16, reading 64 MiB of cache, one thread, GB/s (head_dim
-/// 64 and 3 queries, 64 and 7, 256 and 4): without 6.9, 4.8, 5.5; whole rows at once 12, 8.0, 7.4; lines 12, 9.2, 9.5.
+/// 64 and 3 queries, 64 and 7, 256 and 4): without 11.5, 5.8, 7.3; whole rows at once 12.8, 8.8, 7.6;
+/// lines 12.2, 9.4, 9.5.
 struct Ahead {
   const std::byte* const* rows = nullptr;
   int n_rows = 0;
