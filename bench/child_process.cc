@@ -26,6 +26,7 @@ namespace {
 constexpr size_t kMaxLineBytes = size_t{64} << 20;
 constexpr size_t kErrorTailBytes = 2000;
 constexpr std::chrono::milliseconds kGoodbye{2000};
+constexpr int kCancelCheckMs = 100;
 
 #ifndef MSG_NOSIGNAL
 constexpr int MSG_NOSIGNAL = 0;
@@ -48,7 +49,8 @@ int MillisecondsUntil(std::chrono::steady_clock::time_point deadline) {
 
 }  // namespace
 
-Result<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vector<std::string>& arguments) {
+Result<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vector<std::string>& arguments,
+                                                          const std::atomic<bool>* cancel) {
   // A socket for its input: a write to a program that has ended is then an error and not a signal.
   int input[2], output[2];
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, input) != 0) return ErrnoStatus("cannot create a socket", errno);
@@ -71,8 +73,10 @@ Result<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vector<std:
   const int error = posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) return ErrnoStatus("cannot start " + arguments[0], error);
-  return std::unique_ptr<ChildProcess>(
+  std::unique_ptr<ChildProcess> child(
       new ChildProcess(pid, std::move(input_ours), std::move(output_ours), std::move(errors), arguments[0]));
+  child->cancel_ = cancel;
+  return child;
 }
 
 ChildProcess::ChildProcess(pid_t pid, UniqueFd input, UniqueFd output, UniqueFd errors, std::string name)
@@ -110,13 +114,20 @@ Result<std::string> ChildProcess::Ask(std::string_view line, std::chrono::millis
   return answer;
 }
 
+Status ChildProcess::Wait(int fd, short events, Clock::time_point deadline, const char* late) {
+  for (;;) {
+    if (cancel_ != nullptr && cancel_->load()) return Status(StatusCode::kCancelled, "interrupted");
+    pollfd waiting{fd, events, 0};
+    const int ready = poll(&waiting, 1, std::min(MillisecondsUntil(deadline), kCancelCheckMs));
+    if (ready > 0) return Status::Ok();
+    if (ready < 0 && errno != EINTR) return ErrnoStatus("cannot wait for " + name_, errno);
+    if (Clock::now() >= deadline) return Status(StatusCode::kIoError, name_ + late + LastErrorLines());
+  }
+}
+
 Status ChildProcess::Send(std::string_view text, Clock::time_point deadline) {
   while (!text.empty()) {
-    pollfd waiting{input_.get(), POLLOUT, 0};
-    const int ready = poll(&waiting, 1, MillisecondsUntil(deadline));
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready < 0) return ErrnoStatus("cannot write to " + name_, errno);
-    if (ready == 0) return Status(StatusCode::kIoError, name_ + " does not take its input: timed out");
+    LS_RETURN_IF_ERROR(Wait(input_.get(), POLLOUT, deadline, " does not take its input: timed out"));
     const ssize_t written = send(input_.get(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (written < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (written < 0) return Ended();
@@ -133,11 +144,7 @@ Result<std::string> ChildProcess::ReadLine(Clock::time_point deadline) {
       return line;
     }
     if (buffer_.size() > kMaxLineBytes) return Status(StatusCode::kIoError, name_ + " wrote an endless line");
-    pollfd waiting{output_.get(), POLLIN, 0};
-    const int ready = poll(&waiting, 1, MillisecondsUntil(deadline));
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready < 0) return ErrnoStatus("cannot read from " + name_, errno);
-    if (ready == 0) return Status(StatusCode::kIoError, name_ + " did not answer in time" + LastErrorLines());
+    LS_RETURN_IF_ERROR(Wait(output_.get(), POLLIN, deadline, " did not answer in time"));
     char bytes[1 << 16];
     const ssize_t got = read(output_.get(), bytes, sizeof bytes);
     if (got < 0 && errno == EINTR) continue;

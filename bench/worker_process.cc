@@ -5,8 +5,9 @@
 namespace loopserve::bench {
 
 Result<std::unique_ptr<WorkerProcess>> WorkerProcess::Start(const std::vector<std::string>& command,
-                                                            const EngineSpec& spec, std::chrono::milliseconds timeout) {
-  LS_ASSIGN_OR_RETURN(auto child, ChildProcess::Start(command));
+                                                            const EngineSpec& spec, std::chrono::milliseconds timeout,
+                                                            const std::atomic<bool>* cancel) {
+  LS_ASSIGN_OR_RETURN(auto child, ChildProcess::Start(command, cancel));
   std::unique_ptr<WorkerProcess> worker(new WorkerProcess(std::move(child), timeout));
   WorkerRequest load{.operation = WorkerRequest::Operation::kLoad, .spec = spec};
   LS_ASSIGN_OR_RETURN(const std::string reply, worker->child_->Ask(EncodeRequest(load), timeout));

@@ -15,9 +15,11 @@ namespace loopserve::bench {
 class WorkerProcess : public MeasuredEngine {
  public:
   /// Starts `command`, a program that speaks worker_protocol.h, and loads the engine in it. Every request may take
-  /// `timeout`. Errors: those of ChildProcess, and what the engine says (kUnsupported: it cannot run this model).
+  /// `timeout`; cancel may be null. Errors: those of ChildProcess, and what the engine says (kUnsupported: it cannot
+  /// run this model).
   static Result<std::unique_ptr<WorkerProcess>> Start(const std::vector<std::string>& command, const EngineSpec& spec,
-                                                      std::chrono::milliseconds timeout);
+                                                      std::chrono::milliseconds timeout,
+                                                      const std::atomic<bool>* cancel = nullptr);
 
   Status Prepare(std::span<const Token> context) override;
   Result<RunFigures> Run(std::span<const Token> prompt, int gen_tokens) override;

@@ -11,9 +11,13 @@
 #include "src/base/format.h"
 #include "src/base/temp_dir.h"
 #include "src/gguf/ggml_log.h"
+#include "src/gguf/gguf_file.h"
 
 namespace loopserve::bench {
 namespace {
+
+// Room for the vocabulary and the other metadata of a model file.
+constexpr uint64_t kMetadataBytes = uint64_t{128} << 20;
 
 using Clock = std::chrono::steady_clock;
 
@@ -40,12 +44,11 @@ struct ThreadpoolDeleter {
 };
 using ModelPtr = std::unique_ptr<llama_model, ModelDeleter>;
 
-Result<ModelPtr> LoadModel(const std::string& path, bool weights) {
+Result<ModelPtr> LoadModel(const std::string& path) {
   InitLibrary();
   GgmlErrorCapture errors;
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0;
-  params.no_alloc = !weights;
   ModelPtr model(llama_model_load_from_file(path.c_str(), params));
   if (!model) {
     const std::string reason = errors.first_error().empty() ? "no reason given" : errors.first_error();
@@ -75,6 +78,7 @@ struct LlamaCppPeer::State {
   std::vector<Token> held;
   bool has_logits = false;  // of the last held token
   int batch_rows = 0;
+  const std::atomic<bool>* cancel = nullptr;
 };
 
 LlamaCppPeer::LlamaCppPeer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -85,8 +89,9 @@ Result<std::unique_ptr<LlamaCppPeer>> LlamaCppPeer::Open(const LlamaCppOptions& 
     return Status(StatusCode::kInvalidArgument, "llama.cpp: threads and batch rows must be positive");
   }
   auto state = std::make_unique<State>();
-  LS_ASSIGN_OR_RETURN(state->model, LoadModel(options.model_path, true));
+  LS_ASSIGN_OR_RETURN(state->model, LoadModel(options.model_path));
   state->batch_rows = options.batch_rows;
+  state->cancel = options.cancel;
 
   llama_context_params params = llama_context_default_params();
   params.n_ctx = static_cast<uint32_t>(options.context_tokens);
@@ -149,6 +154,7 @@ Status LlamaCppPeer::Decode(std::span<const Token> tokens, int64_t position, boo
   state_->has_logits = false;
   const auto batch_rows = static_cast<size_t>(state_->batch_rows);
   for (size_t begin = 0; begin < tokens.size(); begin += batch_rows) {
+    if (state_->cancel != nullptr && state_->cancel->load()) return Status(StatusCode::kCancelled, "interrupted");
     const size_t rows = std::min(batch_rows, tokens.size() - begin);
     batch.n_tokens = static_cast<int32_t>(rows);
     for (size_t i = 0; i < rows; ++i) {
@@ -224,10 +230,10 @@ Status LlamaCppPeer::LoadState(const std::filesystem::path& path) {
 
 Result<std::unique_ptr<LlamaCppPeer>> OpenDequantized(const LlamaCppOptions& options,
                                                       const std::filesystem::path& scratch) {
-  LS_ASSIGN_OR_RETURN(ModelPtr shape, LoadModel(options.model_path, false));
-  // Four bytes a parameter, and room for the vocabulary and the file's other metadata.
-  const uint64_t needed = llama_model_n_params(shape.get()) * 4 + (uint64_t{128} << 20);
-  shape.reset();
+  LS_ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(options.model_path));
+  uint64_t needed = kMetadataBytes;
+  for (const ggml_tensor* tensor : file->tensors())
+    needed += sizeof(float) * static_cast<uint64_t>(ggml_nelements(tensor));
   LS_ASSIGN_OR_RETURN(TempDir folder, TempDir::In(scratch));
   std::error_code error;
   const std::filesystem::space_info space = std::filesystem::space(folder.path(), error);

@@ -5,6 +5,7 @@
 // that are measured meanwhile. Ownership: the peer owns the model, the context and the threads.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -26,6 +27,8 @@ struct LlamaCppOptions {
   bool flash_attention = true;
   /// Rows of one pass over the weights, and the most rows whose logits are held. 512 is libllama's own default.
   int batch_rows = 512;
+  /// Looked at between batches; Sync then returns kCancelled and holds what was computed.
+  const std::atomic<bool>* cancel = nullptr;
 };
 
 /// What a greedy continuation took.
@@ -69,7 +72,8 @@ class LlamaCppPeer {
 
 /// Opens the peer on the model's weights dequantised to f32: the same model, without libllama's rounding of activations
 /// to 8 bits. The f32 file is written to a new folder in `scratch` and deleted before this returns, also on errors (an
-/// opened model keeps its mapping). Errors: kResourceExhausted (says how much room is needed), and as Open.
+/// opened model keeps its mapping). Errors: kResourceExhausted (says how much room is needed), those of
+/// GgufFile::Open, and as Open.
 Result<std::unique_ptr<LlamaCppPeer>> OpenDequantized(const LlamaCppOptions& options,
                                                       const std::filesystem::path& scratch);
 

@@ -1,0 +1,108 @@
+#include "bench/own_engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "bench/process_memory.h"
+#include "loopserve/policy.h"
+#include "loopserve/sampling.h"
+
+namespace loopserve::bench {
+namespace {
+
+constexpr size_t kWarmUpTokens = 64;
+
+SamplingParams Greedy(int n_tokens) {
+  SamplingParams params;
+  params.max_tokens = n_tokens;
+  params.ignore_end_of_text = true;
+  return params;
+}
+
+class OwnEngine : public MeasuredEngine {
+ public:
+  OwnEngine(std::shared_ptr<Engine> engine, Policy policy)
+      : engine_(std::move(engine)), policy_(std::move(policy)), base_(engine_->NewSession(policy_)) {}
+
+  Status WarmUp() {
+    Session session = engine_->NewSession(policy_);
+    const std::vector<Token> prompt(kWarmUpTokens, 1);
+    LS_RETURN_IF_ERROR(session.Sync(prompt).status());
+    return session.Generate(Greedy(2)).status();
+  }
+
+  Status Prepare(std::span<const Token> context) override {
+    ResetPeakRss();
+    if (context.empty()) {
+      base_ = engine_->NewSession(policy_);
+      return Status::Ok();
+    }
+    return base_.Sync(context).status();
+  }
+
+  Result<RunFigures> Run(std::span<const Token> prompt, int gen_tokens) override {
+    Session session = base_.Fork();
+    LS_ASSIGN_OR_RETURN(const SyncStats sync, session.Sync(prompt));
+    LS_ASSIGN_OR_RETURN(const GenerationStats generation, session.Generate(Greedy(gen_tokens)));
+    if (generation.output_tokens != gen_tokens) {
+      return Status(StatusCode::kInternal, "the answer has " + std::to_string(generation.output_tokens) +
+                                               " tokens instead of " + std::to_string(gen_tokens));
+    }
+    RunFigures figures;
+    figures.ttft_ms = sync.elapsed_ms + generation.first_token_ms;
+    if (gen_tokens > 1) figures.tpot_ms = generation.tpot_ms;
+    figures.linear_ms = sync.linear_ms;
+    figures.attention_ms = sync.attention_ms;
+    figures.selection_ms = sync.selection_ms;
+    figures.prefill_density = sync.prefill_density;
+    figures.coverage_heldout = sync.coverage_heldout;
+    figures.decode_coverage = generation.decode_coverage;
+    figures.decode_kv_fraction = generation.decode_kv_fraction;
+    const std::span<const Token> held = session.tokens();
+    figures.output.assign(held.begin() + static_cast<ptrdiff_t>(std::min(prompt.size(), held.size())), held.end());
+    if (figures.output.size() + 1 == static_cast<size_t>(gen_tokens)) {
+      // A session does not hold the last token of an answer; greedily it is the likeliest one.
+      const std::span<const float> logits = session.logits();
+      figures.output.push_back(static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    }
+    figures.peak_rss_bytes = PeakRssBytes();
+    return figures;
+  }
+
+ private:
+  std::shared_ptr<Engine> engine_;
+  Policy policy_;
+  Session base_;  // holds the context; every run is a fork of it
+};
+
+}  // namespace
+
+Result<LinearPath> ParseLinearPath(const std::string& name) {
+  if (name == "auto") return LinearPath::kAuto;
+  if (name == "quantized") return LinearPath::kQuantized;
+  if (name == "f32") return LinearPath::kF32;
+  if (name == "bf16") return LinearPath::kBf16;
+  return Status(StatusCode::kInvalidArgument, "unknown linear path '" + name + "': use auto, quantized, f32 or bf16");
+}
+
+Result<KvPrecision> ParseKvPrecision(const std::string& name) {
+  if (name.empty() || name == "f16") return KvPrecision::kF16;
+  if (name == "q8_0") return KvPrecision::kQ8_0;
+  return Status(StatusCode::kInvalidArgument, "unknown KV precision '" + name + "': use f16 or q8_0");
+}
+
+Result<std::unique_ptr<MeasuredEngine>> MakeOwnEngine(const EngineSpec& spec) {
+  LS_ASSIGN_OR_RETURN(Policy policy, Policy::Parse(spec.policy));
+  EngineOptions options;
+  options.model_path = spec.model_path;
+  options.threads = spec.threads;
+  options.max_context_tokens = spec.max_tokens;
+  LS_ASSIGN_OR_RETURN(options.kv_precision, ParseKvPrecision(spec.kv));
+  LS_ASSIGN_OR_RETURN(options.linear_path, ParseLinearPath(spec.linear_path));
+  LS_ASSIGN_OR_RETURN(auto engine, Engine::Open(options));
+  auto measured = std::make_unique<OwnEngine>(std::move(engine), std::move(policy));
+  LS_RETURN_IF_ERROR(measured->WarmUp());
+  return std::unique_ptr<MeasuredEngine>(std::move(measured));
+}
+
+}  // namespace loopserve::bench

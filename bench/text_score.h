@@ -1,0 +1,86 @@
+// Teacher-forced score of a text: how well a model under a policy predicts it, and how far its next-token distributions
+// are from a reference's. The text is cut into windows; each starts from an empty session, with the model's
+// begin-of-text where it has one. Thread rule: one thread calls.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bench/logits_puller.h"
+#include "loopserve/engine.h"
+#include "loopserve/policy.h"
+#include "loopserve/status.h"
+
+namespace loopserve::bench {
+
+/// What a window's prefill computed, where the model says.
+struct WindowFigures {
+  std::optional<double> prefill_density;
+  std::optional<double> coverage_heldout;
+};
+
+/// A model that can be asked for the logits of all rows of a window.
+class Scorer {
+ public:
+  virtual ~Scorer() = default;
+  virtual int n_vocab() const = 0;
+  /// Computes the window from nothing; every row goes to the callback, in order. figures may be null.
+  virtual Status Score(std::span<const Token> window, const LogitsCallback& on_logits, WindowFigures* figures) = 0;
+};
+
+std::unique_ptr<Scorer> MakeEngineScorer(std::shared_ptr<Engine> engine, const Policy& policy,
+                                         const std::atomic<bool>* cancel);
+
+/// What --against names.
+struct AgainstSpec {
+  enum class Kind { kPolicy, kLlamaCppExact, kLlamaCppQuantized };
+  Kind kind = Kind::kPolicy;
+  std::string name;  ///< canonical: "llama.cpp:arithmetic=exact", "dense", ...
+  Policy policy;     ///< of kPolicy
+};
+/// "llama.cpp[:arithmetic=exact|quantized]" or a policy. kInvalidArgument names the key or value it does not know.
+Result<AgainstSpec> ParseAgainst(const std::string& spec);
+
+struct LlamaCppScorerOptions {
+  std::string model_path;
+  int threads = 1;
+  int64_t context_tokens = 0;
+  int n_vocab = 0;           ///< of the model: bounds the rows whose logits are held at once
+  bool exact = true;         ///< the weights dequantised to f32 (OpenDequantized)
+  std::string scratch_path;  ///< where the f32 file lies for a while
+  const std::atomic<bool>* cancel = nullptr;
+};
+Result<std::unique_ptr<Scorer>> MakeLlamaCppScorer(const LlamaCppScorerOptions& options);
+
+/// Cuts a text into windows of at most `context` tokens, each beginning with `special` (counted in). What is left at
+/// the end is a shorter window, or nothing where it has no token to predict. Precondition: context > special.size()
+/// + 1.
+std::vector<std::vector<Token>> CutWindows(std::span<const Token> text, std::span<const Token> special,
+                                           int64_t context);
+
+struct TextScore {
+  int64_t tokens = 0;            ///< in all windows, begin-of-text included
+  int64_t scored_positions = 0;  ///< positions with a next token within their window; every mean is over these
+  int64_t windows = 0;
+  double nll = 0;  ///< nats per token
+  std::optional<double> nll_against;
+  std::optional<double> kl;  ///< mean KL(against || policy), nats
+  std::optional<double> kl_p99;
+  std::optional<double> kl_max;
+  std::optional<double> top1_agreement;
+  std::optional<double> prefill_density;   ///< mean over windows, by their tokens
+  std::optional<double> coverage_heldout;  ///< the same
+};
+
+/// against may be null. on_progress sees the share done. Errors: kInvalidArgument (no position to score, different
+/// vocabularies), kCancelled, and what the models say.
+Result<TextScore> ScoreText(const std::vector<std::vector<Token>>& windows, Scorer& scorer, Scorer* against,
+                            const std::function<void(double)>& on_progress = {});
+
+}  // namespace loopserve::bench
