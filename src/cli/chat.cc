@@ -72,6 +72,8 @@ Status ChatLoop::Run() {
       continue;
     }
     Result<Next> next = Handle(text);
+    // An interrupt that stopped the answer must not count again at the prompt.
+    if (options_.clear_interrupt) options_.clear_interrupt();
     if (!out_) return Status(StatusCode::kIoError, "cannot write to stdout");
     if (!next.ok()) {
       if (!options_.interactive) return next.status();

@@ -20,7 +20,7 @@ struct ChatOptions {
   std::string system;
   bool interactive = true;  ///< prompts and hints; errors of a turn do not end the program
   const std::atomic<bool>* interrupt = nullptr;
-  std::function<void()> clear_interrupt;      ///< called before each turn
+  std::function<void()> clear_interrupt;      ///< called before and after each turn
   std::function<void(double)> show_progress;  ///< share of the prompt that was read; 1 when done
 };
 

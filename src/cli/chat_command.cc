@@ -31,7 +31,7 @@ Status RunChat(const ChatCommand& command) {
     std::cerr << "loopserve: note: this model has no chat template; it continues the plain text\n";
   }
   EngineConversation conversation(engine, policy);
-  FdLineSource in(STDIN_FILENO);
+  FdLineSource in(STDIN_FILENO, InterruptFlag());
   StatusLine status_line;
   ChatOptions options = command.chat;
   options.interactive = isatty(STDIN_FILENO) == 1;

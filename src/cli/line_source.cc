@@ -1,5 +1,6 @@
 #include "src/cli/line_source.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include "src/base/errno_status.h"
@@ -24,12 +25,16 @@ Result<LineKind> FdLineSource::Read(std::string* line) {
       buffer_.clear();
       return LineKind::kLine;
     }
-    char chunk[65536];
-    const ssize_t n = read(fd_, chunk, sizeof(chunk));
-    if (n < 0 && errno == EINTR) {
+    // A signal that came just before the wait does not cut it short: the flag is what counts.
+    if (interrupt_.load()) {
       buffer_.clear();
       return LineKind::kInterrupted;
     }
+    pollfd wanted{fd_, POLLIN, 0};
+    if (poll(&wanted, 1, 100) <= 0) continue;
+    char chunk[65536];
+    const ssize_t n = read(fd_, chunk, sizeof(chunk));
+    if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus("cannot read the input", errno);
     if (n == 0) at_end_ = true;
     buffer_.append(chunk, static_cast<size_t>(n));

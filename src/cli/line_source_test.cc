@@ -1,8 +1,7 @@
 #include "src/cli/line_source.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -10,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "src/base/temp_dir.h"
 #include "src/base/unique_fd.h"
 
 namespace loopserve {
@@ -23,7 +23,8 @@ TEST(LineSourceTest, SplitsLinesAndKeepsTheLastOne) {
   const std::string text = "one\r\n\ntwo\nlast";
   ASSERT_EQ(write(write_end.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
   write_end.Reset();
-  FdLineSource source(read_end.get());
+  const std::atomic<bool> interrupt{false};
+  FdLineSource source(read_end.get(), interrupt);
   std::vector<std::string> lines;
   std::string line;
   while (*source.Read(&line) == LineKind::kLine) lines.push_back(line);
@@ -31,34 +32,34 @@ TEST(LineSourceTest, SplitsLinesAndKeepsTheLastOne) {
   EXPECT_EQ(*source.Read(&line), LineKind::kEnd);
 }
 
-TEST(LineSourceTest, NoticesASignalWhileWaiting) {
+TEST(LineSourceTest, NoticesAnInterruptWhileWaitingAndDropsWhatWasTyped) {
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
   const UniqueFd read_end(ends[0]);
   const UniqueFd write_end(ends[1]);
-  struct sigaction action {
-  }, old{};
-  action.sa_handler = [](int) {};
-  sigaction(SIGUSR1, &action, &old);
-  std::atomic<bool> done{false};
-  std::thread sender([&, reader = pthread_self()] {
-    while (!done) {
-      pthread_kill(reader, SIGUSR1);
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
+  ASSERT_EQ(write(write_end.get(), "half", 4), 4);
+  std::atomic<bool> interrupt{false};
+  std::thread sender([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    interrupt = true;
   });
-  FdLineSource source(read_end.get());
+  FdLineSource source(read_end.get(), interrupt);
   std::string line;
   const Result<LineKind> kind = source.Read(&line);
-  done = true;
   sender.join();
-  sigaction(SIGUSR1, &old, nullptr);
   ASSERT_TRUE(kind.ok());
   EXPECT_EQ(*kind, LineKind::kInterrupted);
+  interrupt = false;
+  ASSERT_EQ(write(write_end.get(), "new\n", 4), 4);
+  ASSERT_EQ(*source.Read(&line), LineKind::kLine);
+  EXPECT_EQ(line, "new");
 }
 
 TEST(LineSourceTest, ReportsAReadError) {
-  FdLineSource source(-1);
+  const std::atomic<bool> interrupt{false};
+  TempDir dir;
+  const UniqueFd folder(open(dir.path().c_str(), O_RDONLY));
+  FdLineSource source(folder.get(), interrupt);
   std::string line;
   EXPECT_EQ(source.Read(&line).status().code(), StatusCode::kIoError);
 }
