@@ -61,7 +61,8 @@ std::string VocabBytes(bool spm, const char* pre) {
 }
 
 std::vector<std::string> Seeds() {
-  return {VocabBytes(false, "llama-bpe"),
+  return {kTemplate,
+          VocabBytes(false, "llama-bpe"),
           VocabBytes(false, "tekken"),
           VocabBytes(true, ""),
           TinyModelBytes(TinyFamily::kLlama),

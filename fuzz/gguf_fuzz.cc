@@ -1,5 +1,6 @@
 // Fuzz target for everything that reads a model file before its weights are used: GgufFile, Tokenizer, chat templates.
-// Any input must give an error or a usable object; never a crash, a hang or unbounded memory.
+// Any input must give an error or a usable object; never a crash, a hang or unbounded memory. An input that begins with
+// "{" is a chat template by itself, because changes to a whole file seldom leave it readable up to its template.
 //
 // With libFuzzer (clang; on Debian 12: packages clang and libclang-rt-14-dev), with ggml and libllama as they are:
 //   cmake -G Ninja -B build/fuzz -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
@@ -19,6 +20,7 @@
 
 #include "ggml.h"
 #include "src/gguf/gguf_file.h"
+#include "src/tokenizer/chat_template.h"
 #include "src/tokenizer/tokenizer.h"
 #include "tests/support/raw_gguf.h"
 
@@ -61,11 +63,23 @@ void UseTokenizer(const Tokenizer& tokenizer, std::string_view some_bytes) {
   if (rendered.ok()) sink = tokenizer.RenderChat({messages, 1}, true, *rendered).ok();
 }
 
+void RenderTemplate(const std::string& source) {
+  auto chat_template = ChatTemplate::Parse(source);
+  if (!chat_template.ok()) return;
+  const ChatMessage messages[] = {{"system", "Be brief."}, {"user", "Hello <think>world</think> "}, {"assistant", ""}};
+  const auto rendered = (*chat_template)->Render(messages, true, "<s>", "</s>");
+  if (rendered.ok()) LS_CHECK(rendered->text.size() == rendered->from_template.size());
+}
+
 }  // namespace
 }  // namespace loopserve
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
+  if (!bytes.empty() && bytes[0] == '{') {
+    loopserve::RenderTemplate(std::string(bytes));
+    return 0;
+  }
   const loopserve::MemoryFile memory(bytes);
   auto file = loopserve::GgufFile::Open(memory.path());
   if (!file.ok()) {
