@@ -20,6 +20,8 @@ constexpr void (*kCommands[])(CLI::App&, CommandContext&) = {
     RegisterPullCommand,
     RegisterChatCommand,
     RegisterRunCommand,
+    RegisterScoreCommand,
+    RegisterBenchCommand,
 };
 
 constexpr char kExamples[] = R"(examples:

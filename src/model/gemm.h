@@ -40,13 +40,13 @@ class Gemm {
 
   /// Scratch bytes that Multiply needs for a matrix with k inputs and n outputs.
   size_t ScratchBytes(int64_t k, int64_t n) const;
-  /// y[r, :] = x[r, :] * W (+ bias). x: f32 [n_rows, k], rows x_stride floats apart; y: f32 [n_rows, n], rows y_stride
-  /// floats apart; bias: f32 [n] or null; scratch: 64-byte aligned.
+  /// y[r, :] = x[r, :] * W (+ bias). x: f32 [n_rows, k], rows x_stride floats apart; y: f32 [n_rows, n],
+  /// contiguous (oneDNN has no fast kernel for anything else); bias: f32 [n] or null; scratch: 64-byte aligned.
   void Multiply(const std::byte* packed, int64_t k, int64_t n, const float* x, int64_t x_stride, int64_t n_rows,
-                const float* bias, float* y, int64_t y_stride, std::byte* scratch) const;
+                const float* bias, float* y, std::byte* scratch) const;
   /// The same with operands that are already in this math's element type: x [n_rows, k], contiguous.
   void MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows,
-                        const float* bias, float* y, int64_t y_stride, std::byte* scratch) const;
+                        const float* bias, float* y, std::byte* scratch) const;
   /// Rounds n f32 elements to this math's element type.
   void Prepare(const float* source, int64_t n, std::byte* target) const;
 

@@ -17,12 +17,12 @@ size_t Gemm::PackedBytes(int64_t, int64_t) const { LS_CHECK(false); }
 void Gemm::PackColumns(const float*, int64_t, int64_t, int64_t, int64_t, std::byte*) const { LS_CHECK(false); }
 size_t Gemm::ScratchBytes(int64_t, int64_t) const { LS_CHECK(false); }
 void Gemm::Prepare(const float*, int64_t, std::byte*) const { LS_CHECK(false); }
-void Gemm::Multiply(const std::byte*, int64_t, int64_t, const float*, int64_t, int64_t, const float*, float*, int64_t,
+void Gemm::Multiply(const std::byte*, int64_t, int64_t, const float*, int64_t, int64_t, const float*, float*,
                     std::byte*) const {
   LS_CHECK(false);
 }
 void Gemm::MultiplyPrepared(const std::byte*, int64_t, int64_t, const std::byte*, int64_t, const float*, float*,
-                            int64_t, std::byte*) const {
+                            std::byte*) const {
   LS_CHECK(false);
 }
 

@@ -45,12 +45,12 @@ struct Gemm::State {
     dnnl::matmul primitive;
     memory::desc source, weights, target, scratchpad;
   };
-  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // rows, k, n, target stride
+  using Key = std::tuple<int64_t, int64_t, int64_t>;  // rows, k, n
   mutable std::shared_mutex mutex;
   mutable std::map<Key, std::unique_ptr<Product>> products;
 
-  const Product& Find(GemmMath math, int64_t rows, int64_t k, int64_t n, int64_t stride) const {
-    const Key key{rows, k, n, stride};
+  const Product& Find(GemmMath math, int64_t rows, int64_t k, int64_t n) const {
+    const Key key{rows, k, n};
     {
       std::shared_lock lock(mutex);
       if (auto it = products.find(key); it != products.end()) return *it->second;
@@ -62,7 +62,7 @@ struct Gemm::State {
       attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
       const memory::desc source({rows, k}, ElementType(math), memory::format_tag::ab);
       const memory::desc weights({k, n}, ElementType(math), weight_tag);
-      const memory::desc target({rows, n}, memory::data_type::f32, memory::dims{stride, 1});
+      const memory::desc target({rows, n}, memory::data_type::f32, memory::format_tag::ab);
       const dnnl::matmul::primitive_desc desc({source, weights, target}, attributes, engine);
       slot = std::make_unique<Product>(Product{dnnl::matmul(desc), source, weights, target, desc.scratchpad_desc()});
     }
@@ -137,7 +137,7 @@ void Gemm::Prepare(const float* source, int64_t n, std::byte* target) const {
 }
 
 void Gemm::Multiply(const std::byte* packed, int64_t k, int64_t n, const float* x, int64_t x_stride, int64_t n_rows,
-                    const float* bias, float* y, int64_t y_stride, std::byte* scratch) const {
+                    const float* bias, float* y, std::byte* scratch) const {
   const size_t row_bytes = static_cast<size_t>(k) * element_bytes();
   std::byte* rest = scratch + RoundUp(static_cast<int64_t>(row_bytes) * kMaxRows, 64);
   for (int64_t first = 0; first < n_rows; first += kMaxRows) {
@@ -145,17 +145,17 @@ void Gemm::Multiply(const std::byte* packed, int64_t k, int64_t n, const float* 
     for (int64_t r = 0; r < rows; ++r) {
       Prepare(x + (first + r) * x_stride, k, scratch + static_cast<size_t>(r) * row_bytes);
     }
-    MultiplyPrepared(packed, k, n, scratch, rows, bias, y + first * y_stride, y_stride, rest);
+    MultiplyPrepared(packed, k, n, scratch, rows, bias, y + first * n, rest);
   }
 }
 
 void Gemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows,
-                            const float* bias, float* y, int64_t y_stride, std::byte* scratch) const {
+                            const float* bias, float* y, std::byte* scratch) const {
   const OneOpenMpThread one_thread;
   const size_t row_bytes = static_cast<size_t>(k) * element_bytes();
   std::byte* scratchpad = scratch + RoundUp(kRowStep * n * 4, 64);
-  const auto run = [&](int64_t rows, const std::byte* source, float* target, int64_t stride) {
-    const State::Product& product = state_->Find(math_, rows, k, n, stride);
+  const auto run = [&](int64_t rows, const std::byte* source, float* target) {
+    const State::Product& product = state_->Find(math_, rows, k, n);
     LS_CHECK(product.scratchpad.get_size() <= size_t{1} << 16);
     dnnl::stream stream(state_->engine);
     product.primitive.execute(
@@ -170,7 +170,7 @@ void Gemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const
     const int64_t whole = left / kRowStep * kRowStep;
     const std::byte* source = x + static_cast<size_t>(first) * row_bytes;
     if (whole > 0) {
-      run(whole, source, y + first * y_stride, y_stride);
+      run(whole, source, y + first * n);
       first += whole;
       continue;
     }
@@ -179,13 +179,13 @@ void Gemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const
     std::vector<std::byte> padded(static_cast<size_t>(kRowStep) * row_bytes);
     std::memcpy(padded.data(), source, static_cast<size_t>(left) * row_bytes);
     auto* rows = reinterpret_cast<float*>(scratch);
-    run(kRowStep, padded.data(), rows, n);
-    for (int64_t r = 0; r < left; ++r) std::memcpy(y + (first + r) * y_stride, rows + r * n, sizeof(float) * n);
+    run(kRowStep, padded.data(), rows);
+    for (int64_t r = 0; r < left; ++r) std::memcpy(y + (first + r) * n, rows + r * n, sizeof(float) * n);
     first += left;
   }
   if (bias == nullptr) return;
   for (int64_t r = 0; r < n_rows; ++r) {
-    for (int64_t c = 0; c < n; ++c) y[r * y_stride + c] += bias[c];
+    for (int64_t c = 0; c < n; ++c) y[r * n + c] += bias[c];
   }
 }
 

@@ -79,7 +79,7 @@ void PackedMath::RunProduct(ggml_tensor* y, int thread, int, void* userdata) {
   const int64_t stride = static_cast<int64_t>(x->nb[1] / sizeof(float));
   ForRowBlocks(&product.next_block, x->ne[1], [&](int64_t first, int64_t rows) {
     product.math->gemm_.Multiply(m.data, m.k, m.n, static_cast<const float*>(x->data) + first * stride, stride, rows,
-                                 m.bias, static_cast<float*>(y->data) + first * m.n, m.n,
+                                 m.bias, static_cast<float*>(y->data) + first * m.n,
                                  product.math->scratch_[thread].data());
   });
 }
@@ -121,14 +121,14 @@ void PackedMath::RunFeedForward(ggml_tensor* y, int thread, int, void* userdata)
   const bool is_silu = math.model_.params().activation == Activation::kSilu;
   ForRowBlocks(&product.next_block, x->ne[1], [&](int64_t first, int64_t rows) {
     math.gemm_.Multiply(gate_up.data, gate_up.k, gate_up.n, static_cast<const float*>(x->data) + first * gate_up.k,
-                        gate_up.k, rows, gate_up.bias, hidden, gate_up.n, rest);
+                        gate_up.k, rows, gate_up.bias, hidden, rest);
     for (int64_t r = 0; r < rows; ++r) {
       float* gate = hidden + r * gate_up.n;
       is_silu ? SiluMultiply(gate, gate + n_ff, n_ff) : GeluMultiply(gate, gate + n_ff, n_ff);
       math.gemm_.Prepare(gate, n_ff, prepared + static_cast<size_t>(r) * prepared_row_bytes);
     }
     math.gemm_.MultiplyPrepared(down.data, n_ff, down.n, prepared, rows, down.bias,
-                                static_cast<float*>(y->data) + first * down.n, down.n, rest);
+                                static_cast<float*>(y->data) + first * down.n, rest);
   });
 }
 

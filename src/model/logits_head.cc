@@ -16,6 +16,14 @@ constexpr size_t kLogitsBytes = size_t{64} << 20;
 /// Columns of the output matrix that a thread dequantises and multiplies with at a time.
 constexpr int64_t kBlockColumns = 512;
 
+void StoreLogits(const float* source, int64_t n, float softcap, float* target) {
+  if (softcap == 0.0f) {
+    std::memcpy(target, source, static_cast<size_t>(n) * sizeof(float));
+  } else {
+    for (int64_t i = 0; i < n; ++i) target[i] = softcap * std::tanh(source[i] / softcap);
+  }
+}
+
 Status NoMemory() { return Status(StatusCode::kResourceExhausted, "not enough memory for logits"); }
 
 }  // namespace
@@ -74,9 +82,12 @@ Status LogitsHead::Packed(float* x, int64_t n_rows, float* logits) {
   const int64_t k = p.n_embd;
   const size_t packed_bytes = gemm_->PackedBytes(k, kBlockColumns);
   const size_t rows_bytes = static_cast<size_t>(Gemm::kPackColumns * k) * sizeof(float);
+  const size_t block_bytes = static_cast<size_t>(Gemm::kMaxRows * kBlockColumns) * sizeof(float);
   if (!normalized_.Reserve(static_cast<size_t>(n_rows * k) * sizeof(float))) return NoMemory();
   for (AlignedBuffer& scratch : scratch_) {
-    if (!scratch.Reserve(packed_bytes + rows_bytes + gemm_->ScratchBytes(k, kBlockColumns))) return NoMemory();
+    if (!scratch.Reserve(packed_bytes + rows_bytes + block_bytes + gemm_->ScratchBytes(k, kBlockColumns))) {
+      return NoMemory();
+    }
   }
   LS_RETURN_IF_ERROR(Normalize(x, n_rows, normalized_.floats()));
   const int64_t n_blocks = (p.n_vocab + kBlockColumns - 1) / kBlockColumns;
@@ -84,7 +95,8 @@ Status LogitsHead::Packed(float* x, int64_t n_rows, float* logits) {
   return threads_.Parallel([&](int thread, int) {
     std::byte* packed = scratch_[thread].data();
     auto* rows = reinterpret_cast<float*>(packed + packed_bytes);
-    std::byte* rest = packed + packed_bytes + rows_bytes;
+    auto* products = reinterpret_cast<float*>(packed + packed_bytes + rows_bytes);
+    std::byte* rest = packed + packed_bytes + rows_bytes + block_bytes;
     for (int64_t block; (block = next.fetch_add(1)) < n_blocks;) {
       const int64_t first = block * kBlockColumns;
       const int64_t n = std::min(kBlockColumns, p.n_vocab - first);
@@ -93,11 +105,12 @@ Status LogitsHead::Packed(float* x, int64_t n_rows, float* logits) {
         PrefillWeights::DequantizeRows(model_.output(), first + c, columns, rows);
         gemm_->PackColumns(rows, k, n, c, columns, packed);
       }
-      gemm_->Multiply(packed, k, n, normalized_.floats(), k, n_rows, nullptr, logits + first, p.n_vocab, rest);
-      if (p.final_softcap == 0.0f) continue;
-      for (int64_t r = 0; r < n_rows; ++r) {
-        float* row = logits + r * p.n_vocab + first;
-        for (int64_t c = 0; c < n; ++c) row[c] = p.final_softcap * std::tanh(row[c] / p.final_softcap);
+      for (int64_t r = 0; r < n_rows; r += Gemm::kMaxRows) {
+        const int64_t rows_now = std::min(Gemm::kMaxRows, n_rows - r);
+        gemm_->Multiply(packed, k, n, normalized_.floats() + r * k, k, rows_now, nullptr, products, rest);
+        for (int64_t i = 0; i < rows_now; ++i) {
+          StoreLogits(products + i * n, n, p.final_softcap, logits + (r + i) * p.n_vocab + first);
+        }
       }
     }
   });

@@ -1,0 +1,151 @@
+#include "src/cli/score.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+#include <filesystem>
+#include <memory>
+#include <utility>
+
+#include "bench/text_source.h"
+#include "src/base/format.h"
+#include "src/base/paths.h"
+#include "src/cli/command.h"
+#include "src/cli/interrupt.h"
+#include "src/cli/model_options.h"
+#include "src/cli/status_line.h"
+
+namespace loopserve {
+namespace {
+
+constexpr int64_t kDefaultWindowTokens = 4096;
+
+struct ScoreCommand {
+  ModelOptions model;
+  std::string text_path;
+  int64_t max_tokens = 0;
+  std::string against;
+  std::string json_path;
+};
+
+/// The text's windows, of `context` tokens at most.
+Result<std::vector<std::vector<Token>>> ReadWindows(const ScoreCommand& command, const Engine& engine,
+                                                    int64_t context) {
+  LS_ASSIGN_OR_RETURN(const std::string text, bench::ReadText(command.text_path));
+  LS_ASSIGN_OR_RETURN(std::vector<Token> tokens, engine.Tokenize(text, false, false));
+  if (command.max_tokens > 0) tokens.resize(std::min(tokens.size(), static_cast<size_t>(command.max_tokens)));
+  if (tokens.size() < 2) {
+    return Status(StatusCode::kInvalidArgument, command.text_path + ": the text has fewer than two tokens");
+  }
+  LS_ASSIGN_OR_RETURN(const std::vector<Token> special, engine.Tokenize("", true, false));
+  if (context < static_cast<int64_t>(special.size()) + 2) {
+    return Status(StatusCode::kInvalidArgument, "a context of " + std::to_string(context) + " tokens is too short");
+  }
+  return bench::CutWindows(tokens, special, context);
+}
+
+/// The model that `against` names; null if it is empty. Its weights are apart from ours: both walk side by side.
+Result<std::unique_ptr<bench::Scorer>> OpenReference(const ScoreCommand& command, const bench::AgainstSpec& against,
+                                                     const ModelInfo& model, int64_t context) {
+  if (against.kind == bench::AgainstSpec::Kind::kPolicy) {
+    LS_ASSIGN_OR_RETURN(std::shared_ptr<Engine> engine, OpenEngine(command.model));
+    return bench::MakeEngineScorer(std::move(engine), against.policy, &InterruptFlag());
+  }
+  bench::LlamaCppScorerOptions options;
+  LS_ASSIGN_OR_RETURN(options.model_path, ResolveModelPath(command.model.model));
+  options.threads = model.threads;
+  options.context_tokens = context;
+  options.n_vocab = model.n_vocab;
+  options.exact = against.kind == bench::AgainstSpec::Kind::kLlamaCppExact;
+  options.cancel = &InterruptFlag();
+  LS_ASSIGN_OR_RETURN(const std::filesystem::path cache, CacheDir());
+  options.scratch_path = (cache / "tmp").string();
+  return bench::MakeLlamaCppScorer(options);
+}
+
+Status RunScore(const ScoreCommand& command) {
+  LS_ASSIGN_OR_RETURN(const Policy policy, Policy::Parse(command.model.policy));
+  bench::AgainstSpec against;
+  if (!command.against.empty()) {
+    LS_ASSIGN_OR_RETURN(against, bench::ParseAgainst(command.against));
+  }
+  if (!command.json_path.empty()) LS_RETURN_IF_ERROR(CheckJsonPath(command.json_path));
+  ModelOptions model_options = command.model;
+  const int64_t asked = std::exchange(model_options.context_tokens, 0);
+  LS_ASSIGN_OR_RETURN(const std::shared_ptr<Engine> engine, OpenEngine(model_options));
+  const ModelInfo& model = engine->model();
+  if (asked > model.context_tokens) {
+    return Status(StatusCode::kContextLength, "--context " + std::to_string(asked) +
+                                                  " is beyond the model's context of " +
+                                                  std::to_string(model.context_tokens) + " tokens");
+  }
+  const int64_t context = asked > 0 ? asked : std::min(model.context_tokens, kDefaultWindowTokens);
+  LS_ASSIGN_OR_RETURN(const auto windows, ReadWindows(command, *engine, context));
+  std::unique_ptr<bench::Scorer> reference;
+  if (!command.against.empty()) {
+    LS_ASSIGN_OR_RETURN(reference, OpenReference(command, against, model, context));
+  }
+  const auto scorer = bench::MakeEngineScorer(engine, policy, &InterruptFlag());
+  StatusLine status_line;
+  const Result<bench::TextScore> score = bench::ScoreText(windows, *scorer, reference.get(), [&](double fraction) {
+    status_line.Show("scoring " + ProgressBar(fraction, 30) + " " + FormatFixed(fraction * 100, 0) + "%");
+  });
+  status_line.Clear();
+  LS_RETURN_IF_ERROR(score.status());
+  if (command.json_path != "-") std::cout << FormatTextScore(*score, against.name);
+  if (command.json_path.empty()) return Status::Ok();
+  Json document = TextScoreToJson(*score);
+  document["model"] = model.description;
+  document["policy"] = policy.ToString();
+  document["against"] = reference ? Json(against.name) : Json(nullptr);
+  document["context_tokens"] = context;
+  document["threads"] = model.threads;
+  return WriteJson(command.json_path, document);
+}
+
+}  // namespace
+
+Json TextScoreToJson(const bench::TextScore& score) {
+  return {{"tokens", score.tokens},
+          {"nll", score.nll},
+          {"nll_against", JsonOrNull(score.nll_against)},
+          {"kl", JsonOrNull(score.kl)},
+          {"top1_agreement", JsonOrNull(score.top1_agreement)},
+          {"prefill_density", JsonOrNull(score.prefill_density)},
+          {"coverage_heldout", JsonOrNull(score.coverage_heldout)},
+          {"scored_positions", score.scored_positions},
+          {"windows", score.windows},
+          {"kl_p99", JsonOrNull(score.kl_p99)},
+          {"kl_max", JsonOrNull(score.kl_max)}};
+}
+
+std::string FormatTextScore(const bench::TextScore& score, const std::string& against) {
+  std::string text = FormatCount(score.scored_positions) + " positions in " + FormatCount(score.windows) +
+                     (score.windows == 1 ? " window" : " windows") + ": NLL " + FormatFixed(score.nll, 4) +
+                     " nats a token\n";
+  if (score.kl) {
+    text += "against " + against + ": NLL " + FormatFixed(*score.nll_against, 4) + ", mean KL " +
+            FormatFixed(*score.kl, 6) + " (p99 " + FormatFixed(*score.kl_p99, 6) + ", max " +
+            FormatFixed(*score.kl_max, 6) + "), top-1 agreement " + FormatFixed(*score.top1_agreement * 100, 2) + "%\n";
+  }
+  if (score.prefill_density) text += "prefill density " + FormatFixed(*score.prefill_density, 3);
+  if (score.coverage_heldout) text += ", held-out coverage " + FormatFixed(*score.coverage_heldout, 3);
+  return text + (score.prefill_density ? "\n" : "");
+}
+
+void RegisterScoreCommand(CLI::App& app, CommandContext& context) {
+  auto command = std::make_shared<ScoreCommand>();
+  CLI::App* sub = app.add_subcommand("score", "how well a model predicts a text, and how far it is from a reference");
+  AddModelOptions(*sub, &command->model);
+  sub->get_option("--context")->description("tokens of a window; 0: 4096, or the model's own limit if that is less");
+  AddPolicyOption(*sub, &command->model);
+  sub->add_option("--text", command->text_path, "the text, UTF-8")->required();
+  sub->add_option("--tokens", command->max_tokens, "score only the text's first tokens; 0: all")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  sub->add_option("--against", command->against,
+                  "a reference on the same tokens: a policy, or llama.cpp[:arithmetic=exact|quantized]");
+  sub->add_option("--json", command->json_path, "report file; -: stdout, with nothing else there");
+  sub->callback([command, &context] { context.action = [command] { return RunScore(*command); }; });
+}
+
+}  // namespace loopserve

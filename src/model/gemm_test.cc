@@ -1,0 +1,68 @@
+#include "src/model/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "src/base/aligned_buffer.h"
+
+namespace loopserve {
+namespace {
+
+class GemmTest : public testing::TestWithParam<GemmMath> {
+ protected:
+  void SetUp() override {
+    if (!Gemm::IsAvailable(GetParam())) GTEST_SKIP() << "not on this CPU or not in this build";
+    auto gemm = Gemm::Create(GetParam());
+    ASSERT_TRUE(gemm.ok()) << gemm.status().message();
+    gemm_ = std::move(gemm).value();
+  }
+  std::unique_ptr<Gemm> gemm_;
+};
+
+std::vector<float> Random(int64_t n, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(n));
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+TEST_P(GemmTest, MatchesF64ForEveryRemainder) {
+  // Operand rounding, 2^-9 each, in bf16; in f32 the roundings of the running sum, which grows to sqrt(k).
+  const double unit = GetParam() == GemmMath::kBf16 ? std::ldexp(1.0, -8) : std::ldexp(1.0, -21);
+  for (const auto& [k, n] : {std::pair<int64_t, int64_t>{64, 64}, {96, 200}, {576, 960}, {40, 72}}) {
+    const std::vector<float> weights = Random(n * k, 1);  // [n, k]
+    const std::vector<float> bias = Random(n, 2);
+    AlignedBuffer packed, scratch;
+    ASSERT_TRUE(packed.Reserve(gemm_->PackedBytes(k, n)));
+    ASSERT_TRUE(scratch.Reserve(gemm_->ScratchBytes(k, n)));
+    for (int64_t c = 0; c < n; c += Gemm::kPackColumns) {
+      gemm_->PackColumns(weights.data() + c * k, k, n, c, std::min(Gemm::kPackColumns, n - c), packed.data());
+    }
+    for (const int64_t rows : {1, 16, 31, 32, 33, 64, 255, 256, 257, 300}) {
+      const std::vector<float> x = Random(rows * (k + 3), 3);  // rows k + 3 floats apart
+      std::vector<float> y(static_cast<size_t>(rows * n), NAN);
+      gemm_->Multiply(packed.data(), k, n, x.data(), k + 3, rows, bias.data(), y.data(), scratch.data());
+      double worst = 0;
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < n; ++c) {
+          double expected = bias[c];
+          for (int64_t i = 0; i < k; ++i) expected += double{x[r * (k + 3) + i]} * double{weights[c * k + i]};
+          worst = std::max(worst, std::abs(expected - y[r * n + c]));
+        }
+      }
+      // Errors of the terms are independent: sqrt(k) of them, six standard deviations.
+      EXPECT_LE(worst, 6 * unit * std::sqrt(static_cast<double>(k))) << rows << " rows, k " << k << ", n " << n;
+      EXPECT_GE(worst, 0);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Math, GemmTest, testing::Values(GemmMath::kF32, GemmMath::kBf16),
+                         [](const auto& test) { return test.param == GemmMath::kF32 ? "F32" : "Bf16"; });
+
+}  // namespace
+}  // namespace loopserve
