@@ -4,10 +4,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define LS_CHECK(condition)                                                                         \
-  do {                                                                                              \
-    if (!(condition)) {                                                                             \
+#define LS_CHECK(condition)                                                                            \
+  do {                                                                                                 \
+    if (!(condition)) {                                                                                \
       std::fprintf(stderr, "loopserve: internal error: %s (%s:%d)\n", #condition, __FILE__, __LINE__); \
-      std::abort();                                                                                 \
-    }                                                                                               \
+      std::abort();                                                                                    \
+    }                                                                                                  \
   } while (false)

@@ -17,11 +17,7 @@ constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;
 
 constexpr void (*kCommands[])(CLI::App&, CommandContext&) = {
-    RegisterPullCommand,
-    RegisterChatCommand,
-    RegisterRunCommand,
-    RegisterScoreCommand,
-    RegisterBenchCommand,
+    RegisterPullCommand, RegisterChatCommand, RegisterRunCommand, RegisterScoreCommand, RegisterBenchCommand,
 };
 
 constexpr char kExamples[] = R"(examples:
