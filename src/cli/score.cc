@@ -2,8 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <iostream>
 #include <filesystem>
+#include <iostream>
 #include <memory>
 #include <utility>
 

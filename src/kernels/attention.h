@@ -26,17 +26,17 @@ bool CpuHasNativeBf16();
 /// [max(0, p - window + 1), p] for p = first_position + r (window 0: all keys up to p).
 /// Query head h reads KV head h / (n_heads / n_kv_heads).
 struct AttentionProblem {
-  const float* q = nullptr;   ///< f32 [n_rows, n_heads, head_dim], rows q_row_stride floats apart
-  int64_t q_row_stride = 0;   ///< in floats
-  float* out = nullptr;       ///< f32 [n_rows, n_heads, head_dim], rows out_row_stride floats apart
-  int64_t out_row_stride = 0; ///< in floats
+  const float* q = nullptr;    ///< f32 [n_rows, n_heads, head_dim], rows q_row_stride floats apart
+  int64_t q_row_stride = 0;    ///< in floats
+  float* out = nullptr;        ///< f32 [n_rows, n_heads, head_dim], rows out_row_stride floats apart
+  int64_t out_row_stride = 0;  ///< in floats
   int64_t n_rows = 0;
   int64_t first_position = 0;
   int n_heads = 0;
   int n_kv_heads = 0;
-  int head_dim = 0;           ///< multiple of 8, at most kMaxHeadDim
-  float scale = 0;            ///< multiplies q.k before the softmax
-  int64_t window = 0;         ///< sliding window in keys, 0 = none
+  int head_dim = 0;                ///< multiple of 8, at most kMaxHeadDim
+  float scale = 0;                 ///< multiplies q.k before the softmax
+  int64_t window = 0;              ///< sliding window in keys, 0 = none
   const KvHeadView* kv = nullptr;  ///< [n_kv_heads]; n_keys >= first_position + n_rows
 };
 
