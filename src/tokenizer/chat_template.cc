@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kMaxSourceBytes = 1 << 20;
 constexpr size_t kMaxNesting = 100;            // of brackets, and of blocks; templates in use stay below 20
 constexpr int kMaxTokensPerExpression = 1500;  // a chain of operators makes a tree as deep as it is long
-constexpr int64_t kMaxSteps = 300'000;         // loop rounds and macro calls in one rendering: some seconds
+constexpr int64_t kMaxSteps = 100'000;         // loop rounds and macro calls in one rendering: a second or so
 constexpr ptrdiff_t kMaxStackBytes = 1 << 20;  // that macros may take by calling each other
 constexpr int64_t kMaxRange = 100'000;
 constexpr size_t kMaxRenderedBytes = size_t{1} << 30;

