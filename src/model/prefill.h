@@ -30,8 +30,9 @@ class Prefill {
   /// Passes below this many rows multiply with the weights as they are stored: dequantising a layer would cost more.
   static constexpr int64_t kMinPackedRows = 16;
 
-  /// gemm null: always the quantised kernels.
-  Prefill(const Model& model, const Gemm* gemm, ComputeThreads& threads, size_t weight_cache_bytes);
+  /// gemm (the layers' products) and logits_gemm (logits of all rows) null: always the quantised kernels.
+  Prefill(const Model& model, const Gemm* gemm, const Gemm* logits_gemm, ComputeThreads& threads,
+          size_t weight_cache_bytes);
   ~Prefill();
 
   /// One pass over tokens.size() <= kPassRows rows, see Forward::Run. The KV rows are stored but not committed.
