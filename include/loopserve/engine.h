@@ -81,6 +81,9 @@ struct RunControl {
   const std::atomic<bool>* cancel = nullptr;
   /// Called now and then while a prompt is read, with the share done in [0, 1].
   std::function<void(double)> on_progress;
+  /// Compare what a sparse policy computes with dense attention on some rows. Takes time: elapsed_ms then says nothing
+  /// about speed, attention_ms and selection_ms still do.
+  bool measure_quality = false;
 };
 
 /// How Sync made the session equal to the given tokens.
@@ -101,8 +104,12 @@ struct SyncStats {
   double selection_ms = 0;  ///< choosing what to compute (0 for dense)
   /// Computed query-key pairs / causal pairs, over all layers and heads; 1 for dense. Empty if nothing was computed.
   std::optional<double> prefill_density;
-  /// Share of attention weight recovered on rows that did not take part in the choice; empty for dense.
+  /// Share of attention weight recovered on rows that did not take part in the choice: mean over rows, heads and layers
+  /// that were not dense. Empty unless RunControl::measure_quality asked for it, as are the next two.
   std::optional<double> coverage_heldout;
+  /// |sparse - dense| / |dense| of the attention output of those rows: mean, and the value that a tenth of them exceed.
+  std::optional<double> output_error;
+  std::optional<double> output_error_p90;
 };
 
 enum class StopReason : uint8_t { kEndOfText, kStopString, kMaxTokens, kContextFull, kCancelled };

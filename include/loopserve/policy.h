@@ -1,7 +1,8 @@
 // What a dialogue computes of its attention. A policy is chosen once, when a session opens, and never changes in it.
-// Thread rule: a value.
+// Thread rule: values.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -9,7 +10,44 @@
 
 namespace loopserve {
 
-/// A validated policy. Written as NAME[:key=value,...], for example "dense".
+/// How prefill attention is thinned out (LoopServe, arXiv 2507.13681, phase 1). The whole history stays in the cache;
+/// what is not computed for one turn may be computed for the next. Sliding-window layers are always dense.
+struct PrefillSettings {
+  enum class Method : uint8_t {
+    kDense,  ///< every causal pair
+    kLines,  ///< the paper's: vertical and slash lines, one choice per query head and turn (Algorithm 1)
+    kTiles,  ///< ours: tiles of 16 neighbouring keys, one choice per query head and block of 96 rows
+  };
+  Method method = Method::kDense;
+  /// Share of the sampled rows' attention weight that the choice must hold, in (0, 1]; 1 computes everything. Higher:
+  /// nearer to dense and slower. Key `alpha`.
+  double alpha = 1;
+  /// Rows whose exact attention decides. kLines: of a turn, 1 to 4096; kTiles: of a block, 1 to 6. More: a better choice
+  /// that takes longer. Key `rows`.
+  int sample_rows = 0;
+  /// Turns whose rows see fewer keys than this are dense: choosing would cost more than it saves. Key `min_keys`.
+  int64_t min_keys = 0;
+  /// kTiles: weight of what the block of rows before attended, against the block's own sample, in [0, 4]. Key `hint`.
+  double hint = 0;
+  /// Which rows are sampled, within their strata. The same seed gives the same answer. Key `seed`.
+  uint64_t seed = 0;
+};
+
+/// How many keys a decode step reads (phase 2, Algorithm 2): a working set per layer and KV head, chosen by the attention
+/// of the newest queries, in which tokens written since always are. All keys and values stay in the cache.
+struct DecodeSettings {
+  /// Keys of a working set, tokens written since not counted; 0 reads everything. Contexts that are not longer than a
+  /// quarter more than this are read in full. Higher: nearer to dense and slower. Key `budget`.
+  int64_t budget = 0;
+  /// Tokens from one choice of a layer to its next; the layers take turns, so that no token waits for all. Key `interval`,
+  /// 1 to 4096.
+  int interval = 16;
+  /// Newest queries whose attention is added up for a choice, at most 64. Before as many tokens were written, the last
+  /// rows of the prompt stand in. Key `queries`.
+  int queries = 16;
+};
+
+/// A validated policy. Written as NAME[:key=value,...], for example "dense" or "loopserve:alpha=0.9,budget=2048".
 class Policy {
  public:
   /// Dense attention over the whole history: exact, the reference of every other policy.
@@ -21,10 +59,14 @@ class Policy {
 
   /// The canonical specification: Parse(ToString()) gives the same policy.
   const std::string& ToString() const { return spec_; }
-  bool is_dense() const { return true; }
+  bool is_dense() const { return prefill_.method == PrefillSettings::Method::kDense && decode_.budget == 0; }
+  const PrefillSettings& prefill() const { return prefill_; }
+  const DecodeSettings& decode() const { return decode_; }
 
  private:
   std::string spec_ = "dense";
+  PrefillSettings prefill_;
+  DecodeSettings decode_;
 };
 
 }  // namespace loopserve

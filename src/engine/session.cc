@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
 #include "src/engine/sampler.h"
 #include "src/engine/session_impl.h"
@@ -15,6 +16,25 @@ double MillisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
+double Mean(const std::vector<float>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+void ReportPrefill(const ForwardStats& forward, SyncStats* stats) {
+  const PrefillFigures& figures = forward.attention;
+  stats->attention_ms = figures.attention_ms;
+  stats->selection_ms = figures.selection_ms;
+  // Passes of a few rows count no pairs: they compute all.
+  stats->prefill_density = figures.causal_pairs > 0 ? figures.computed_pairs / figures.causal_pairs : 1.0;
+  if (figures.heldout_coverage.empty()) return;
+  stats->coverage_heldout = Mean(figures.heldout_coverage);
+  std::vector<float> error = figures.output_error;
+  stats->output_error = Mean(error);
+  const auto p90 = error.begin() + static_cast<ptrdiff_t>(error.size() * 9 / 10);
+  std::nth_element(error.begin(), p90, error.end());
+  stats->output_error_p90 = *p90;
+}
+
 bool IsCancelled(const RunControl& control) {
   return control.cancel != nullptr && control.cancel->load(std::memory_order_relaxed);
 }
@@ -22,14 +42,13 @@ bool IsCancelled(const RunControl& control) {
 }  // namespace
 
 SessionImpl::SessionImpl(std::shared_ptr<EngineImpl> engine, Policy policy)
-    : engine_(std::move(engine)), policy_(std::move(policy)), cache_(engine_->kv_layout(), engine_->kv_budget()) {}
+    : engine_(std::move(engine)),
+      dialogue_(KvCache(engine_->kv_layout(), engine_->kv_budget()), policy,
+                RecentQueries(engine_->info().n_layers, policy.decode().budget > 0 ? policy.decode().queries : 0,
+                              int64_t{engine_->info().n_heads} * engine_->info().head_dim)) {}
 
 SessionImpl::SessionImpl(const SessionImpl& other)
-    : engine_(other.engine_),
-      policy_(other.policy_),
-      cache_(other.cache_.Fork()),
-      tokens_(other.tokens_),
-      logits_(other.logits_) {}
+    : engine_(other.engine_), dialogue_(other.dialogue_.Fork()), tokens_(other.tokens_), logits_(other.logits_) {}
 
 std::unique_ptr<SessionImpl> SessionImpl::Fork() const { return std::unique_ptr<SessionImpl>(new SessionImpl(*this)); }
 
@@ -52,7 +71,7 @@ Status SessionImpl::Check(std::span<const Token> prompt) const {
 
 void SessionImpl::Rewind(int64_t n_tokens) {
   if (n_tokens == static_cast<int64_t>(tokens_.size())) return;
-  cache_.Truncate(n_tokens);
+  dialogue_.Truncate(n_tokens);
   tokens_.resize(static_cast<size_t>(n_tokens));
   logits_.clear();
 }
@@ -61,7 +80,7 @@ Status SessionImpl::Append(std::span<const Token> tokens, const RunControl& cont
                            ForwardStats* stats) {
   std::vector<float> logits = std::move(logits_);
   logits_.clear();
-  LS_RETURN_IF_ERROR(engine_->forward().Run(cache_, tokens, control, on_logits, &logits, stats));
+  LS_RETURN_IF_ERROR(engine_->forward().Run(dialogue_, tokens, control, on_logits, &logits, stats));
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   logits_ = std::move(logits);
   return Status::Ok();
@@ -82,8 +101,7 @@ Result<SyncStats> SessionImpl::Sync(std::span<const Token> prompt, const RunCont
     ForwardStats forward;
     LS_RETURN_IF_ERROR(Append(prompt.subspan(static_cast<size_t>(plan.keep_tokens)), control, on_logits, &forward));
     stats.linear_ms = forward.linear_ms;
-    stats.attention_ms = forward.attention_ms;
-    stats.prefill_density = 1.0;  // dense: every causal pair
+    ReportPrefill(forward, &stats);
   }
   stats.elapsed_ms = MillisecondsSince(start);
   return stats;
@@ -99,8 +117,12 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
   TextStream stream(params.stop);
   GenerationStats stats;
   ForwardStats forward;
+  double off_the_clock_ms = 0;
   std::vector<Token> history = tokens_;
   stats.stop_reason = StopReason::kMaxTokens;
+  LS_RETURN_IF_ERROR(engine_->forward().BeginAnswer(dialogue_, &forward));
+  const EndOfAnswer end_of_answer(*this);
+  std::vector<double> coverage;
   // Returns false when the caller wants no more.
   const auto show = [&](const std::string& text) {
     stats.text += text;
@@ -113,7 +135,7 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
     }
     const Token token = sampler.Sample(logits_, history);
     ++stats.output_tokens;
-    stats.elapsed_ms = MillisecondsSince(start);
+    stats.elapsed_ms = MillisecondsSince(start) - off_the_clock_ms;
     if (stats.output_tokens == 1) stats.first_token_ms = stats.elapsed_ms;
     if (tokenizer.IsEndOfText(token) && !params.ignore_end_of_text) {
       stats.stop_reason = StopReason::kEndOfText;
@@ -131,15 +153,26 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
       break;
     }
     LS_RETURN_IF_ERROR(Append({&token, 1}, {}, {}, &forward));
-    stats.decode_kv_fraction = 1.0;  // dense: every step reads all that is held
+    if (control.measure_quality && dialogue_.working_sets.active()) {
+      const auto measure_start = Clock::now();
+      LS_ASSIGN_OR_RETURN(const double share, engine_->forward().MeasureDecodeCoverage(dialogue_));
+      coverage.push_back(share);
+      off_the_clock_ms += MillisecondsSince(measure_start);
+    }
   }
   if (!stream.stopped()) show(stream.Finish());
   if (stream.stopped()) stats.stop_reason = StopReason::kStopString;
   if (stats.output_tokens > 1) {
     stats.tpot_ms = (stats.elapsed_ms - stats.first_token_ms) / static_cast<double>(stats.output_tokens - 1);
   }
+  if (forward.decode_keys_held > 0) stats.decode_kv_fraction = forward.decode_keys_read / forward.decode_keys_held;
+  if (!coverage.empty()) {
+    stats.decode_coverage =
+        std::accumulate(coverage.begin(), coverage.end(), 0.0) / static_cast<double>(coverage.size());
+  }
   stats.linear_ms = forward.linear_ms;
-  stats.attention_ms = forward.attention_ms;
+  stats.attention_ms = forward.attention.attention_ms;
+  stats.selection_ms = forward.attention.selection_ms;
   return stats;
 }
 

@@ -8,7 +8,7 @@
 
 #include "loopserve/engine.h"
 #include "src/engine/engine_impl.h"
-#include "src/kvcache/kv_cache.h"
+#include "src/model/dialogue.h"
 
 namespace loopserve {
 
@@ -23,9 +23,20 @@ class SessionImpl {
 
   std::span<const Token> tokens() const { return tokens_; }
   std::span<const float> logits() const { return logits_; }
-  const KvCache& cache() const { return cache_; }
+  const KvCache& cache() const { return dialogue_.cache; }
 
  private:
+  /// Gives an answer's working sets back, however it ends.
+  class EndOfAnswer {
+   public:
+    explicit EndOfAnswer(SessionImpl& session) : session_(session) {}
+    ~EndOfAnswer() { session_.engine_->forward().EndAnswer(session_.dialogue_); }
+    EndOfAnswer(const EndOfAnswer&) = delete;
+    EndOfAnswer& operator=(const EndOfAnswer&) = delete;
+
+   private:
+    SessionImpl& session_;
+  };
   SessionImpl(const SessionImpl& other);
   Status Check(std::span<const Token> prompt) const;
   /// Computes tokens after what is held. On error the timeline ends where it did.
@@ -34,8 +45,7 @@ class SessionImpl {
   void Rewind(int64_t n_tokens);
 
   std::shared_ptr<EngineImpl> engine_;
-  Policy policy_;
-  KvCache cache_;
+  Dialogue dialogue_;
   std::vector<Token> tokens_;  ///< as many as the cache holds
   std::vector<float> logits_;  ///< after tokens_.back(); empty when unknown
 };

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "src/kernels/kv_view.h"
 
@@ -75,6 +76,19 @@ size_t DecodePartialBytes(const AttentionProblem& problem, int n_parts);
 /// Attends part `part` of n_parts equal key ranges, for all heads and rows, into `partials`.
 void DecodeAttentionPartial(const AttentionProblem& problem, int part, int n_parts, std::byte* partials);
 
+/// One query row (f32 [head_dim]) over a list of keys in any order: partial[0] = the largest score in units of log2,
+/// [1] = the sum of weights relative to it, from kKeyListHeader on the weighted sum of values [head_dim].
+inline constexpr size_t kKeyListHeader = 16;
+size_t KeyListPartialFloats(int head_dim);
+void AttendKeyList(const KvHeadView& kv, const float* q, float scale, const int32_t* keys, int64_t n_keys,
+                   float* partial);
+
+/// Scores of up to kMaxScoredQueries queries (f32 [head_dim] each) against keys [0, n_keys), in units of log2:
+/// scores[i * stride + t] = scale * log2(e) * q[i] . key t. stride >= n_keys rounded up to 4.
+inline constexpr int kMaxScoredQueries = 4;
+void ScoreKeys(const KvHeadView& kv, const float* const* q, int n_queries, float scale, int64_t n_keys, float* scores,
+               int64_t stride);
+
 /// Combines the partials of heads [head_begin, head_end) into problem.out.
 void DecodeAttentionMerge(const AttentionProblem& problem, int n_parts, int head_begin, int head_end,
                           const std::byte* partials);
@@ -90,5 +104,8 @@ void LoadKvRow(KvType type, const std::byte* row, int n, float* target);
 
 /// The same result as prefill and decode, in f64, one row after another, no SIMD.
 void AttentionReference(const AttentionProblem& problem);
+/// The same over those of a row's causal keys that `attends` lets it; at least one.
+void MaskedAttentionReference(const AttentionProblem& problem,
+                              const std::function<bool(int head, int64_t row, int64_t key)>& attends);
 
 }  // namespace loopserve

@@ -21,7 +21,7 @@
 namespace loopserve::decode_internal {
 
 /// A partial result: the running maximum (log2 units), the sum of weights, and from kHeader on the weighted values.
-inline constexpr size_t kHeader = 16;
+inline constexpr size_t kHeader = kKeyListHeader;
 inline size_t PartialFloats(int head_dim) { return kHeader + (static_cast<size_t>(head_dim) + 15) / 16 * 16; }
 
 struct KeyRange {
@@ -351,6 +351,84 @@ void DecodeHead(D d, const AttentionProblem& problem, int kv_head, KeyRange rang
   }
 }
 
+template <class Reader, class D>
+void AttendList(D d, const KvHeadView& kv, const float* q, float scale, const int32_t* keys, int64_t n_keys,
+                float* partial) {
+  const Query query = {q, partial, 0, n_keys};
+  Chunk chunk;
+  for (int64_t t = 0; t < n_keys; t += kChunkKeys) {
+    chunk.first_key = t;
+    chunk.n_keys = static_cast<int>(std::min<int64_t>(kChunkKeys, n_keys - t));
+    int i = 0;
+    for (; i < chunk.n_keys; ++i) {
+      chunk.keys[i] = kv.Key(keys[t + i]);
+      chunk.values[i] = kv.Value(keys[t + i]);
+    }
+    for (; i % 4 != 0; ++i) chunk.keys[i] = chunk.keys[i - 1];
+    const Ahead values = {chunk.values, chunk.n_keys};
+    AttendChunk<Reader, 1>(d, &query, chunk, values, Ahead(), static_cast<size_t>(kv.head_dim), scale);
+  }
+}
+
+template <class Reader, int kQueries, class D>
+void ScoreRange(D d, const KvHeadView& kv, const float* const* q, float scale, int64_t n_keys, float* scores,
+                int64_t stride) {
+  Query queries[kQueries];
+  for (int i = 0; i < kQueries; ++i) queries[i].q = q[i];
+  alignas(64) float step[kQueries * kChunkKeys];
+  Chunk chunk, next;
+  FindRows(kv, 0, std::min<int64_t>(kChunkKeys, n_keys), chunk);
+  for (int64_t t = 0; t < n_keys; t += kChunkKeys) {
+    next.n_keys = 0;
+    if (t + kChunkKeys < n_keys) FindRows(kv, t + kChunkKeys, std::min(n_keys, t + 2 * kChunkKeys), next);
+    const Ahead ahead = {next.keys, next.n_keys};
+    Scores<Reader, kQueries>(d, queries, chunk, ahead, static_cast<size_t>(kv.head_dim), scale, step);
+    for (int i = 0; i < kQueries; ++i) std::copy_n(step + i * kChunkKeys, chunk.n_keys, scores + i * stride + t);
+    chunk = next;
+  }
+}
+
+template <class Reader, class D>
+void ScoreQueries(D d, const KvHeadView& kv, const float* const* q, int n_queries, float scale, int64_t n_keys,
+                  float* scores, int64_t stride) {
+  switch (n_queries) {
+    case 1:
+      return ScoreRange<Reader, 1>(d, kv, q, scale, n_keys, scores, stride);
+    case 2:
+      return ScoreRange<Reader, 2>(d, kv, q, scale, n_keys, scores, stride);
+    case 3:
+      return ScoreRange<Reader, 3>(d, kv, q, scale, n_keys, scores, stride);
+    default:
+      return ScoreRange<Reader, 4>(d, kv, q, scale, n_keys, scores, stride);
+  }
+}
+
+void ScoreAllKeys(const KvHeadView& kv, const float* const* q, int n_queries, float scale, int64_t n_keys,
+                  float* scores, int64_t stride) {
+  const hn::CappedTag<float, 16> d16;
+  const hn::CappedTag<float, 8> d8;
+  if (kv.type == KvType::kQ8_0) {
+    ScoreQueries<Q8Reader>(d16, kv, q, n_queries, scale, n_keys, scores, stride);
+  } else if (kv.head_dim % 16 == 0) {
+    ScoreQueries<F16Reader>(d16, kv, q, n_queries, scale, n_keys, scores, stride);
+  } else {
+    ScoreQueries<F16Reader>(d8, kv, q, n_queries, scale, n_keys, scores, stride);
+  }
+}
+
+void AttendKeys(const KvHeadView& kv, const float* q, float scale, const int32_t* keys, int64_t n_keys,
+                float* partial) {
+  const hn::CappedTag<float, 16> d16;
+  const hn::CappedTag<float, 8> d8;
+  if (kv.type == KvType::kQ8_0) {
+    AttendList<Q8Reader>(d16, kv, q, scale, keys, n_keys, partial);
+  } else if (kv.head_dim % 16 == 0) {
+    AttendList<F16Reader>(d16, kv, q, scale, keys, n_keys, partial);
+  } else {
+    AttendList<F16Reader>(d8, kv, q, scale, keys, n_keys, partial);
+  }
+}
+
 void DecodePart(const AttentionProblem& problem, int part, int n_parts, float* partials) {
   const hn::CappedTag<float, 16> d16;
   const hn::CappedTag<float, 8> d8;
@@ -372,6 +450,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace loopserve {
 HWY_EXPORT(DecodePart);
+HWY_EXPORT(AttendKeys);
+HWY_EXPORT(ScoreAllKeys);
 
 using decode_internal::kHeader;
 using decode_internal::PartialFloats;
@@ -379,6 +459,21 @@ using decode_internal::PartialFloats;
 size_t DecodePartialBytes(const AttentionProblem& problem, int n_parts) {
   const auto queries = static_cast<size_t>(problem.n_rows) * static_cast<size_t>(problem.n_heads);
   return static_cast<size_t>(n_parts) * queries * PartialFloats(problem.head_dim) * sizeof(float);
+}
+
+void ScoreKeys(const KvHeadView& kv, const float* const* q, int n_queries, float scale, int64_t n_keys, float* scores,
+               int64_t stride) {
+  LS_CHECK(n_queries >= 1 && n_queries <= kMaxScoredQueries && n_keys <= kv.n_keys);
+  HWY_DYNAMIC_DISPATCH(ScoreAllKeys)(kv, q, n_queries, scale * 1.44269504088896341f, n_keys, scores, stride);
+}
+
+size_t KeyListPartialFloats(int head_dim) { return PartialFloats(head_dim); }
+
+void AttendKeyList(const KvHeadView& kv, const float* q, float scale, const int32_t* keys, int64_t n_keys,
+                   float* partial) {
+  std::fill_n(partial, PartialFloats(kv.head_dim), 0.0f);
+  partial[0] = -FLT_MAX;
+  HWY_DYNAMIC_DISPATCH(AttendKeys)(kv, q, scale * 1.44269504088896341f, keys, n_keys, partial);
 }
 
 void DecodeAttentionPartial(const AttentionProblem& problem, int part, int n_parts, std::byte* partials) {

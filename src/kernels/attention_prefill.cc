@@ -1,28 +1,14 @@
 // Prefill attention without the arithmetic: work items, tiles, masks and the scratch they live in.
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
-#include <cstring>
-#include <numbers>
 
 #include "src/base/check.h"
 #include "src/kernels/attention.h"
-#include "src/kernels/attention_tiles.h"
+#include "src/kernels/attention_item.h"
 
 namespace loopserve {
 namespace {
 
 using namespace attention_internal;
-
-const PrefillKernels& Kernels(AttentionMath math) {
-  return math == AttentionMath::kBf16 ? Bf16PrefillKernels() : F32PrefillKernels();
-}
-
-size_t ElementBytes(AttentionMath math) { return math == AttentionMath::kBf16 ? 2 : 4; }
-
-size_t PackedKeyBytes(int head_dim, int64_t n_keys, AttentionMath math) {
-  return static_cast<size_t>(PaddedKeys(n_keys)) * static_cast<size_t>(head_dim) * ElementBytes(math);
-}
 
 // An item is a block of positions of one KV head: all its query heads (or an even share of them, if there are very
 // many) at each position, so that its keys and values are read once for all. Up to kMaxItemRows rows.
@@ -60,46 +46,6 @@ ItemGrid MakeGrid(const AttentionProblem& problem) {
   return grid;
 }
 
-// A thread's scratch, cut up. Rows are (position, head) pairs, positions outermost.
-struct ItemState {
-  float* out;     // [kMaxItemRows, padded_dim]
-  float* sum;     // [kMaxItemRows, kSumLanes]
-  float* max;     // [kMaxItemRows]
-  float* scores;  // [kTileRows, kMaxTileKeys]
-  std::byte* q;   // [kMaxItemRows, head_dim]
-};
-
-size_t ScratchFloats(int head_dim) {
-  return kMaxItemRows * (PaddedHeadDim(head_dim) + kSumLanes + 1) + size_t{kTileRows} * kMaxTileKeys;
-}
-
-ItemState CutScratch(int head_dim, std::byte* scratch) {
-  ItemState state;
-  state.out = reinterpret_cast<float*>(scratch);
-  state.sum = state.out + kMaxItemRows * PaddedHeadDim(head_dim);
-  state.max = state.sum + kMaxItemRows * kSumLanes;
-  state.scores = state.max + kMaxItemRows;
-  state.q = reinterpret_cast<std::byte*>(state.scores + size_t{kTileRows} * kMaxTileKeys);
-  return state;
-}
-
-struct Item {
-  const AttentionProblem* problem;
-  int kv_head;
-  int first_head;
-  int n_heads;
-  int64_t first_row;  // of the problem
-  int n_rows;         // (position, head) pairs
-
-  int64_t Position(int row) const { return problem->first_position + first_row + row / n_heads; }
-  int64_t KeyBegin(int row) const {
-    return problem->window > 0 ? std::max<int64_t>(0, Position(row) - problem->window + 1) : 0;
-  }
-  int64_t KeyEnd(int row) const { return Position(row) + 1; }
-  int64_t Column(int row) const { return int64_t{first_head + row % n_heads} * problem->head_dim; }
-  int64_t ProblemRow(int row) const { return first_row + row / n_heads; }
-};
-
 Item MakeItem(const AttentionProblem& problem, int64_t index) {
   const ItemGrid grid = MakeGrid(problem);
   const int group = problem.n_heads / problem.n_kv_heads;
@@ -115,19 +61,6 @@ Item MakeItem(const AttentionProblem& problem, int64_t index) {
   const int64_t positions = std::min(grid.positions_per_item, problem.n_rows - item.first_row);
   item.n_rows = static_cast<int>(positions) * item.n_heads;
   return item;
-}
-
-void LoadRows(const Item& item, const PrefillKernels& kernels, size_t q_row_bytes, const ItemState& state) {
-  const AttentionProblem& problem = *item.problem;
-  const float scale = problem.scale * std::numbers::log2e_v<float>;
-  for (int row = 0; row < item.n_rows; ++row) {
-    kernels.load_query(problem.q + item.ProblemRow(row) * problem.q_row_stride + item.Column(row),
-                       static_cast<size_t>(problem.head_dim), scale, state.q + static_cast<size_t>(row) * q_row_bytes);
-    state.max[row] = -FLT_MAX;  // finite, so that a row of -inf scores gives no infinity minus infinity
-  }
-  const auto n_rows = static_cast<size_t>(item.n_rows);
-  std::fill_n(state.sum, n_rows * kSumLanes, 0.0f);
-  std::fill_n(state.out, n_rows * PaddedHeadDim(problem.head_dim), 0.0f);
 }
 
 // Clips the tile of keys [tile_begin, tile_end) to what rows [first, first + n) attend. Returns the first
@@ -148,20 +81,6 @@ int64_t ClipTile(const Item& item, int first, int64_t tile_begin, int64_t tile_e
   return begin;
 }
 
-void StoreRows(const Item& item, const ItemState& state) {
-  const AttentionProblem& problem = *item.problem;
-  const size_t padded_dim = PaddedHeadDim(problem.head_dim);
-  for (int row = 0; row < item.n_rows; ++row) {
-    const float* lanes = state.sum + static_cast<size_t>(row) * kSumLanes;
-    float sum = 0;
-    for (int i = 0; i < kSumLanes; ++i) sum += lanes[i];
-    const float inverse = 1.0f / sum;
-    const float* source = state.out + static_cast<size_t>(row) * padded_dim;
-    float* target = problem.out + item.ProblemRow(row) * problem.out_row_stride + item.Column(row);
-    for (int i = 0; i < problem.head_dim; ++i) target[i] = source[i] * inverse;
-  }
-}
-
 }  // namespace
 
 size_t PackedKvBytes(int head_dim, int64_t n_keys, AttentionMath math) {
@@ -174,7 +93,7 @@ void PackKv(const KvHeadView& kv, int64_t first_key, int64_t last_key, Attention
   LS_CHECK(last_key % kPackGroupKeys == 0 || last_key == kv.n_keys);
   LS_CHECK(kv.head_dim % 8 == 0 && kv.head_dim <= kMaxHeadDim);
   if (first_key >= last_key) return;
-  Kernels(math).pack(kv, first_key, last_key, packed, packed + PackedKeyBytes(kv.head_dim, kv.n_keys, math));
+  Kernels(math).pack(kv, nullptr, first_key, last_key, packed, packed + PackedKeyBytes(kv.head_dim, kv.n_keys, math));
 }
 
 size_t PrefillScratchBytes(int head_dim, AttentionMath math) {

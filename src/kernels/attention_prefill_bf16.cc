@@ -146,6 +146,7 @@ LOOPSERVE_BF16_INLINE void RowTileOf(const RowTile& tile) {
     }
     const int end = tile.masked ? tile.end[r] : tile.n_keys;
     for (int i = end; i < static_cast<int>(n); ++i) scores[i] = -HUGE_VALF;
+    for (int i = 0; i < tile.n_excluded; ++i) scores[tile.excluded[i]] = -HUGE_VALF;
     alpha[r] = SoftmaxRow(scores, n, weights + r * kMaxTileKeys / 2, tile.max + r, tile.sum + r * kSumLanes);
   }
   AddValues<kRows>(tile, weights, alpha);
@@ -165,6 +166,23 @@ LOOPSERVE_BF16 void ComputeRowTile(const RowTile& tile) {
       return RowTileOf<5>(tile);
     default:
       return RowTileOf<6>(tile);
+  }
+}
+
+LOOPSERVE_BF16 void ScoreRows(const RowTile& tile) {
+  switch (tile.n_rows) {
+    case 1:
+      return Scores<1>(tile);
+    case 2:
+      return Scores<2>(tile);
+    case 3:
+      return Scores<3>(tile);
+    case 4:
+      return Scores<4>(tile);
+    case 5:
+      return Scores<5>(tile);
+    default:
+      return Scores<6>(tile);
   }
 }
 
@@ -228,11 +246,11 @@ LOOPSERVE_BF16_INLINE void Interleave(const uint16_t* even, const uint16_t* odd,
   }
 }
 
-/// What the keys of a head have in common: per element the mean of up to kSampledKeys of them, evenly spaced, where it is
-/// larger than their spread, else 0. The softmax does not change when every key loses the same vector, but the bits that
-/// the vector takes of a bf16 are free for what tells the keys apart. Measured on 2,500 tokens, mean KL to exact
-/// arithmetic: Qwen2.5-Coder-0.5B, whose projection has a large bias, 3.7e-4 before and 1.5e-4 after; SmolLM2-135M 1.7e-4
-/// and 1.5e-4. Depends on the view alone, so that all ranges of a head agree.
+/// What the keys of a head have in common: per element the mean of up to kSampledKeys of them, evenly spaced, where it
+/// is larger than their spread, else 0. The softmax does not change when every key loses the same vector, but the bits
+/// that the vector takes of a bf16 are free for what tells the keys apart. Measured on 2,500 tokens, mean KL to exact
+/// arithmetic: Qwen2.5-Coder-0.5B, whose projection has a large bias, 3.7e-4 before and 1.5e-4 after;
+/// SmolLM2-135M 1.7e-4 and 1.5e-4. Depends on the view alone, so that all ranges of a head agree.
 void KeyCenter(const KvHeadView& kv, float* __restrict center) {
   constexpr int64_t kSampledKeys = 512;
   const int64_t step = (kv.n_keys + kSampledKeys - 1) / kSampledKeys;
@@ -254,8 +272,8 @@ void KeyCenter(const KvHeadView& kv, float* __restrict center) {
   }
 }
 
-LOOPSERVE_BF16 void Pack(const KvHeadView& kv, int64_t first_key, int64_t last_key, std::byte* keys,
-                         std::byte* values) {
+LOOPSERVE_BF16 void Pack(const KvHeadView& kv, const int32_t* index, int64_t first_key, int64_t last_key,
+                         std::byte* keys, std::byte* values) {
   const auto dim = static_cast<size_t>(kv.head_dim);
   const size_t padded_dim = PaddedHeadDim(kv.head_dim);
   float key_center[kMaxHeadDim];
@@ -266,8 +284,9 @@ LOOPSERVE_BF16 void Pack(const KvHeadView& kv, int64_t first_key, int64_t last_k
   for (int64_t t = first_key; t < PaddedKeys(last_key); t += 4) {
     for (int64_t r = 0; r < 4; ++r) {
       if (t + r < last_key) {
-        ReadRow(kv.type, kv.Key(t + r), key_center, dim, key_rows[r]);
-        ReadRow(kv.type, kv.Value(t + r), kNoCenter, dim, value_rows[r]);
+        const int64_t source = index == nullptr ? t + r : index[t + r];
+        ReadRow(kv.type, kv.Key(source), key_center, dim, key_rows[r]);
+        ReadRow(kv.type, kv.Value(source), kNoCenter, dim, value_rows[r]);
       } else {
         std::memset(key_rows[r], 0, dim * 2);
         std::memset(value_rows[r], 0, dim * 2);
@@ -287,7 +306,7 @@ LOOPSERVE_BF16 void Pack(const KvHeadView& kv, int64_t first_key, int64_t last_k
 
 const PrefillKernels& Bf16PrefillKernels() {
   LS_CHECK(CpuHasNativeBf16());
-  static constexpr PrefillKernels kKernels = {Pack, LoadQuery, ComputeRowTile};
+  static constexpr PrefillKernels kKernels = {Pack, LoadQuery, ComputeRowTile, ScoreRows, KeyCenter};
   return kKernels;
 }
 

@@ -1,4 +1,5 @@
 // Prefill arithmetic in f32, for every SIMD target.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -135,6 +136,7 @@ HWY_INLINE void RowTileOf(const RowTile& tile) {
     }
     const int end = tile.masked ? tile.end[r] : tile.n_keys;
     for (int i = end; i < static_cast<int>(n); ++i) scores[i] = -HUGE_VALF;
+    for (int i = 0; i < tile.n_excluded; ++i) scores[tile.excluded[i]] = -HUGE_VALF;
     alpha[r] = SoftmaxRow(scores, n, tile.max + r, tile.sum + r * kSumLanes);
   }
   AddValues<kRows>(tile, alpha);
@@ -154,6 +156,23 @@ void ComputeRowTile(const RowTile& tile) {
       return RowTileOf<5>(tile);
     default:
       return RowTileOf<6>(tile);
+  }
+}
+
+void ScoreRows(const RowTile& tile) {
+  switch (tile.n_rows) {
+    case 1:
+      return Scores<1>(tile);
+    case 2:
+      return Scores<2>(tile);
+    case 3:
+      return Scores<3>(tile);
+    case 4:
+      return Scores<4>(tile);
+    case 5:
+      return Scores<5>(tile);
+    default:
+      return Scores<6>(tile);
   }
 }
 
@@ -191,7 +210,8 @@ HWY_INLINE void Transpose4(const float* HWY_RESTRICT rows, size_t row_stride, si
 }
 #endif
 
-void Pack(const KvHeadView& kv, int64_t first_key, int64_t last_key, std::byte* keys, std::byte* values) {
+void Pack(const KvHeadView& kv, const int32_t* index, int64_t first_key, int64_t last_key, std::byte* keys,
+          std::byte* values) {
   const auto dim = static_cast<size_t>(kv.head_dim);
   const size_t padded_dim = attention_internal::PaddedHeadDim(kv.head_dim);
   alignas(64) float rows[4][kMaxHeadDim];
@@ -199,8 +219,9 @@ void Pack(const KvHeadView& kv, int64_t first_key, int64_t last_key, std::byte* 
     for (int64_t r = 0; r < 4; ++r) {
       float* value = reinterpret_cast<float*>(values) + static_cast<size_t>(t + r) * padded_dim;
       if (t + r < last_key) {
-        ReadKvRow(kv.type, kv.Key(t + r), dim, rows[r]);
-        ReadKvRow(kv.type, kv.Value(t + r), dim, value);
+        const int64_t source = index == nullptr ? t + r : index[t + r];
+        ReadKvRow(kv.type, kv.Key(source), dim, rows[r]);
+        ReadKvRow(kv.type, kv.Value(source), dim, value);
         std::memset(value + dim, 0, (padded_dim - dim) * sizeof(float));
       } else {
         std::memset(rows[r], 0, dim * sizeof(float));
@@ -213,8 +234,11 @@ void Pack(const KvHeadView& kv, int64_t first_key, int64_t last_key, std::byte* 
   }
 }
 
+void NoKeyCenter(const KvHeadView& kv, float* center) { std::fill_n(center, kv.head_dim, 0.0f); }
+
 const attention_internal::PrefillKernels* GetKernels() {
-  static constexpr attention_internal::PrefillKernels kKernels = {Pack, LoadQuery, ComputeRowTile};
+  static constexpr attention_internal::PrefillKernels kKernels = {Pack, LoadQuery, ComputeRowTile, ScoreRows,
+                                                                  NoKeyCenter};
   return &kKernels;
 }
 

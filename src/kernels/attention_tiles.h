@@ -42,6 +42,8 @@ struct RowTile {
   bool masked = false;           ///< some row attends less than [0, n_keys)
   int begin[kTileRows] = {};     ///< the keys each row attends, only read if masked
   int end[kTileRows] = {};
+  const int* excluded = nullptr;  ///< [n_excluded] keys of the tile that no row attends
+  int n_excluded = 0;
   float* max = nullptr;     ///< [n_rows], running, in units of log2
   float* sum = nullptr;     ///< [n_rows, kSumLanes], running
   float* out = nullptr;     ///< [n_rows, padded_dim], running, not normalised
@@ -49,11 +51,17 @@ struct RowTile {
 };
 
 struct PrefillKernels {
-  /// Keys [first_key, last_key) of kv to their places in the packed keys and values.
-  void (*pack)(const KvHeadView& kv, int64_t first_key, int64_t last_key, std::byte* keys, std::byte* values);
+  /// Keys index[first_key .. last_key) of kv (index null: those keys themselves) to places [first_key, last_key) of the
+  /// packed keys and values.
+  void (*pack)(const KvHeadView& kv, const int32_t* index, int64_t first_key, int64_t last_key, std::byte* keys,
+               std::byte* values);
   /// One query row times `scale` into its place of RowTile::q.
   void (*load_query)(const float* source, size_t head_dim, float scale, std::byte* target);
   void (*row_tile)(const RowTile& tile);
+  /// The first step of row_tile alone: q . k into tile.scores for keys [0, n_keys) and what pads their group.
+  void (*score_rows)(const RowTile& tile);
+  /// What pack takes out of every key of the view, f32 [head_dim].
+  void (*key_center)(const KvHeadView& kv, float* center);
 };
 
 /// For the CPU at hand.

@@ -1,5 +1,6 @@
 #include "src/model/decode_graph.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "src/base/check.h"
@@ -19,14 +20,16 @@ double MillisecondsSince(std::chrono::steady_clock::time_point start) {
 }  // namespace
 
 struct DecodeGraph::Step {
-  KvCache* cache = nullptr;
+  Dialogue* dialogue = nullptr;
   int64_t first_position = 0;
   int64_t rows = 0;
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
   AlignedBuffer partials;
+  size_t head_partial_bytes = 0;  ///< of one KV head, when each has its own keys
   std::chrono::steady_clock::time_point attention_start;
   double attention_ms = 0;
+  double keys_read = 0, keys_held = 0;
 };
 
 struct DecodeGraph::LayerNode {
@@ -36,12 +39,32 @@ struct DecodeGraph::LayerNode {
   int n_threads;
   std::vector<KvHeadView> views;
   AttentionProblem problem;
+  const WorkingSetKeeper* keeper;
+  bool reads_working_set;
+
+  /// The part of `whole` that one KV head's queries are, over their own keys: all of them, so the row stands behind the
+  /// last.
+  AttentionProblem HeadProblem(const AttentionProblem& whole, int kv_head) const {
+    AttentionProblem part = whole;
+    part.n_heads = whole.n_heads / whole.n_kv_heads;
+    part.n_kv_heads = 1;
+    part.kv = &views[static_cast<size_t>(kv_head)];
+    part.first_position = part.kv->n_keys - 1;
+    const int64_t column = int64_t{kv_head} * part.n_heads * part.head_dim;
+    if (part.q != nullptr) part.q += column;
+    if (part.out != nullptr) part.out += column;
+    return part;
+  }
+  std::byte* HeadPartials(int kv_head) const {
+    return step->partials.data() + step->head_partial_bytes * static_cast<size_t>(kv_head);
+  }
 };
 
 DecodeGraph::DecodeGraph(const Model& model, ComputeThreads& threads)
     : model_(model),
       threads_(threads),
       math_(model),
+      keeper_(model, threads),
       memory_(kNodesPerLayer * static_cast<size_t>(model.params().n_layers + 1)),
       step_(std::make_unique<Step>()) {
   // The graph points into these: they must never move.
@@ -58,10 +81,20 @@ void DecodeGraph::StoreNode(ggml_tensor* y, int thread, int, void* userdata) {
   Step& step = *node.step;
   const HyperParams& p = node.model->params();
   step.attention_start = std::chrono::steady_clock::now();
-  step.cache->StoreRows(node.layer, step.first_position, step.rows, static_cast<const float*>(y->src[0]->data),
-                        static_cast<const float*>(y->src[1]->data), p.kv_width());
+  Dialogue& dialogue = *step.dialogue;
+  dialogue.cache.StoreRows(node.layer, step.first_position, step.rows, static_cast<const float*>(y->src[0]->data),
+                           static_cast<const float*>(y->src[1]->data), p.kv_width());
+  dialogue.queries.Store(node.layer, step.first_position, step.rows, 0, static_cast<const float*>(y->src[2]->data));
+  node.reads_working_set = node.keeper->IsSparse(dialogue, node.layer);
+  if (node.reads_working_set) WorkingSetKeeper::Append(dialogue, node.layer, step.first_position);
+  const int64_t n_keys = step.first_position + step.rows;
   for (int head = 0; head < p.n_kv_heads; ++head) {
-    node.views[head] = step.cache->View(node.layer, head, step.first_position + step.rows);
+    node.views[head] = node.reads_working_set ? WorkingSetKeeper::View(dialogue, node.layer, head)
+                                              : dialogue.cache.View(node.layer, head, n_keys);
+    const int64_t window = node.problem.window;
+    const int64_t held = window > 0 ? std::min(n_keys, window) : n_keys;
+    step.keys_held += static_cast<double>(held);
+    step.keys_read += static_cast<double>(node.reads_working_set ? node.views[head].n_keys : held);
   }
   AttentionProblem& problem = node.problem;
   problem.n_rows = step.rows;
@@ -74,15 +107,28 @@ void DecodeGraph::PartialNode(ggml_tensor* y, int thread, int n_threads, void* u
   LS_CHECK(n_threads == node.n_threads);
   AttentionProblem problem = node.problem;
   problem.q = static_cast<const float*>(y->src[0]->data);
-  DecodeAttentionPartial(problem, thread, n_threads, node.step->partials.data());
+  if (!node.reads_working_set) {
+    DecodeAttentionPartial(problem, thread, n_threads, node.step->partials.data());
+    return;
+  }
+  for (int head = 0; head < node.problem.n_kv_heads; ++head) {
+    DecodeAttentionPartial(node.HeadProblem(problem, head), thread, n_threads, node.HeadPartials(head));
+  }
 }
 
 void DecodeGraph::MergeNode(ggml_tensor* y, int thread, int n_threads, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
   AttentionProblem problem = node.problem;
   problem.out = static_cast<float*>(y->data);
-  DecodeAttentionMerge(problem, n_threads, problem.n_heads * thread / n_threads,
-                       problem.n_heads * (thread + 1) / n_threads, node.step->partials.data());
+  if (node.reads_working_set) {
+    const int group = problem.n_heads / problem.n_kv_heads;
+    for (int head = thread; head < problem.n_kv_heads; head += n_threads) {
+      DecodeAttentionMerge(node.HeadProblem(problem, head), n_threads, 0, group, node.HeadPartials(head));
+    }
+  } else {
+    DecodeAttentionMerge(problem, n_threads, problem.n_heads * thread / n_threads,
+                         problem.n_heads * (thread + 1) / n_threads, node.step->partials.data());
+  }
   if (thread == 0) node.step->attention_ms += MillisecondsSince(node.step->attention_start);
 }
 
@@ -90,7 +136,8 @@ ggml_tensor* DecodeGraph::AddAttention(ggml_context* context, int layer, const P
   const HyperParams& p = model_.params();
   nodes_.push_back(std::make_unique<LayerNode>());
   LayerNode& node = *nodes_.back();
-  node = {&model_, step_.get(), layer, threads_.n_threads(), std::vector<KvHeadView>(p.n_kv_heads), {}};
+  node = {&model_, step_.get(), layer, threads_.n_threads(), std::vector<KvHeadView>(p.n_kv_heads),
+          {},      &keeper_,    false};
   node.problem.n_heads = p.n_heads;
   node.problem.n_kv_heads = p.n_kv_heads;
   node.problem.head_dim = p.head_dim;
@@ -99,9 +146,9 @@ ggml_tensor* DecodeGraph::AddAttention(ggml_context* context, int layer, const P
   node.problem.kv = node.views.data();
   const int64_t rows = heads.q->ne[2];
   // Each node takes the one before as a source: that is what orders them.
-  ggml_tensor* store_args[] = {heads.k, heads.v};
+  ggml_tensor* store_args[] = {heads.k, heads.v, heads.q};
   ggml_tensor* stored =
-      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, store_args, 2, StoreNode, GGML_N_TASKS_MAX, &node);
+      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, store_args, 3, StoreNode, GGML_N_TASKS_MAX, &node);
   ggml_tensor* partial_args[] = {heads.q, stored};
   ggml_tensor* partial =
       ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, partial_args, 2, PartialNode, GGML_N_TASKS_MAX, &node);
@@ -135,32 +182,48 @@ Status DecodeGraph::Build(int64_t rows, bool all_rows) {
   return Status::Ok();
 }
 
-Status DecodeGraph::Run(KvCache& cache, std::span<const Token> tokens, bool all_rows, std::span<const float>* logits,
-                        ForwardStats* stats) {
+Status DecodeGraph::Run(Dialogue& dialogue, std::span<const Token> tokens, bool all_rows,
+                        std::span<const float>* logits, ForwardStats* stats) {
   const auto start = std::chrono::steady_clock::now();
   const auto rows = static_cast<int64_t>(tokens.size());
   LS_CHECK(rows >= 1 && rows <= Forward::kDecodeRows);
+  KvCache& cache = dialogue.cache;
   LS_RETURN_IF_ERROR(cache.ReserveTokens(rows));
   LS_RETURN_IF_ERROR(Build(rows, all_rows));
   Step& step = *step_;
-  step.cache = &cache;
+  step.dialogue = &dialogue;
   step.first_position = cache.n_tokens();
   step.rows = rows;
-  step.attention_ms = 0;
+  step.attention_ms = step.keys_read = step.keys_held = 0;
+  double selection_ms = 0;
+  if (rows > 1) {
+    dialogue.working_sets.Clear();
+  } else {
+    LS_RETURN_IF_ERROR(keeper_.Renew(dialogue, &selection_ms));
+  }
   for (int64_t i = 0; i < rows; ++i) {
     step.tokens[i] = tokens[i];
     step.positions[i] = static_cast<int32_t>(step.first_position + i);
   }
   AttentionProblem shape = nodes_.front()->problem;
   shape.n_rows = rows;
-  if (!step.partials.Reserve(DecodePartialBytes(shape, threads_.n_threads()))) {
+  AttentionProblem head = shape;
+  head.n_heads /= head.n_kv_heads;
+  head.n_kv_heads = 1;
+  step.head_partial_bytes = DecodePartialBytes(head, threads_.n_threads());
+  const size_t partial_bytes = std::max(DecodePartialBytes(shape, threads_.n_threads()),
+                                        step.head_partial_bytes * static_cast<size_t>(shape.n_kv_heads));
+  if (!step.partials.Reserve(partial_bytes)) {
     return Status(StatusCode::kResourceExhausted, "not enough memory for a decode step");
   }
   LS_RETURN_IF_ERROR(threads_.Run(graph_));
   *logits = {static_cast<const float*>(logits_->data), static_cast<size_t>(ggml_nelements(logits_))};
   if (stats != nullptr) {
-    stats->attention_ms += step.attention_ms;
-    stats->linear_ms += MillisecondsSince(start) - step.attention_ms;
+    stats->attention.attention_ms += step.attention_ms;
+    stats->attention.selection_ms += selection_ms;
+    stats->linear_ms += MillisecondsSince(start) - step.attention_ms - selection_ms;
+    stats->decode_keys_read += step.keys_read;
+    stats->decode_keys_held += step.keys_held;
   }
   return Status::Ok();
 }

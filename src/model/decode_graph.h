@@ -13,6 +13,7 @@
 #include "src/model/compute_threads.h"
 #include "src/model/forward.h"
 #include "src/model/layer_math.h"
+#include "src/model/working_set.h"
 
 namespace loopserve {
 
@@ -23,8 +24,10 @@ class DecodeGraph {
 
   /// See Forward::Run; tokens.size() <= Forward::kDecodeRows. The KV rows are stored but not committed.
   /// logits: f32 [rows, n_vocab] if all_rows, else [n_vocab] of the last row.
-  Status Run(KvCache& cache, std::span<const Token> tokens, bool all_rows, std::span<const float>* logits,
+  Status Run(Dialogue& dialogue, std::span<const Token> tokens, bool all_rows, std::span<const float>* logits,
              ForwardStats* stats);
+
+  WorkingSetKeeper& working_sets() { return keeper_; }
 
  private:
   struct Step;       // what the nodes of the current step read and write
@@ -39,6 +42,7 @@ class DecodeGraph {
   const Model& model_;
   ComputeThreads& threads_;
   QuantizedMath math_;
+  WorkingSetKeeper keeper_;
   GraphMemory memory_;
   ggml_cgraph* graph_ = nullptr;
   ggml_tensor* logits_ = nullptr;

@@ -33,8 +33,9 @@ Result<std::unique_ptr<Forward>> Forward::Create(const Model& model, ComputeThre
 
 Forward::~Forward() = default;
 
-Status Forward::Run(KvCache& cache, std::span<const Token> tokens, const RunControl& control,
+Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
                     const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats) {
+  KvCache& cache = dialogue.cache;
   const auto n = static_cast<int64_t>(tokens.size());
   if (n <= kDecodeRows) {
     if (control.cancel != nullptr && control.cancel->load(std::memory_order_relaxed)) {
@@ -42,7 +43,7 @@ Status Forward::Run(KvCache& cache, std::span<const Token> tokens, const RunCont
     }
     std::span<const float> logits;
     const int64_t first_position = cache.n_tokens();
-    LS_RETURN_IF_ERROR(decode_->Run(cache, tokens, static_cast<bool>(on_logits), &logits, stats));
+    LS_RETURN_IF_ERROR(decode_->Run(dialogue, tokens, static_cast<bool>(on_logits), &logits, stats));
     cache.CommitTokens(n);
     const size_t n_vocab = logits.size() / (on_logits ? tokens.size() : 1);
     for (int64_t r = 0; on_logits && r < n; ++r) {
@@ -54,16 +55,26 @@ Status Forward::Run(KvCache& cache, std::span<const Token> tokens, const RunCont
   const int64_t before = cache.n_tokens();
   for (int64_t first = 0; first < n; first += Prefill::kPassRows) {
     const int64_t rows = std::min(Prefill::kPassRows, n - first);
-    const Status status = prefill_->Run(cache, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
+    const Status status = prefill_->Run(dialogue, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
                                         control, on_logits, static_cast<double>(first) / static_cast<double>(n),
                                         static_cast<double>(rows) / static_cast<double>(n), last_logits, stats);
     if (!status.ok()) {
-      cache.Truncate(before);
+      dialogue.Truncate(before);
       return status;
     }
     cache.CommitTokens(rows);
   }
   return Status::Ok();
+}
+
+Status Forward::BeginAnswer(Dialogue& dialogue, ForwardStats* stats) {
+  return decode_->working_sets().Begin(dialogue, &stats->attention.selection_ms);
+}
+
+void Forward::EndAnswer(Dialogue& dialogue) { dialogue.working_sets.Clear(); }
+
+Result<double> Forward::MeasureDecodeCoverage(Dialogue& dialogue) {
+  return decode_->working_sets().MeasureCoverage(dialogue);
 }
 
 }  // namespace loopserve

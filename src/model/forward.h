@@ -1,6 +1,6 @@
 // One pass of the transformer over new tokens of one dialogue: appends their KV and gives logits. Chooses between the
 // decode graph (few rows) and layer-major prefill (many).
-// Thread rule: one owner; one pass at a time, over any dialogue's cache.
+// Thread rule: one owner; one pass at a time, over any dialogue.
 #pragma once
 
 #include <memory>
@@ -8,10 +8,11 @@
 #include <vector>
 
 #include "loopserve/engine.h"
-#include "src/kvcache/kv_cache.h"
 #include "src/model/compute_threads.h"
+#include "src/model/dialogue.h"
 #include "src/model/gemm.h"
 #include "src/model/model.h"
+#include "src/model/prefill_attention.h"
 
 namespace loopserve {
 
@@ -21,8 +22,10 @@ struct ForwardOptions {
 };
 
 struct ForwardStats {
-  double linear_ms = 0;  ///< everything but attention
-  double attention_ms = 0;
+  double linear_ms = 0;  ///< everything but attention and selection
+  PrefillFigures attention;
+  double decode_keys_read = 0;  ///< by steps of one token, over layers and KV heads; computed over held
+  double decode_keys_held = 0;
 };
 
 class DecodeGraph;
@@ -40,11 +43,18 @@ class Forward {
 
   LinearPath linear_path() const { return linear_path_; }
 
-  /// Computes tokens at positions cache.n_tokens()... and commits their KV. last_logits: f32 [n_vocab], of the last
-  /// token. on_logits, if set, gets every row's logits. Errors leave the cache as it was (kCancelled,
+  /// Computes tokens at positions dialogue.cache.n_tokens()... and commits their KV. last_logits: f32 [n_vocab], of the
+  /// last token. on_logits, if set, gets every row's logits. Errors leave the dialogue as it was (kCancelled,
   /// kResourceExhausted, kInternal). stats may be null.
-  Status Run(KvCache& cache, std::span<const Token> tokens, const RunControl& control, const LogitsCallback& on_logits,
-             std::vector<float>* last_logits, ForwardStats* stats);
+  Status Run(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
+             const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats);
+
+  /// Before the first token of an answer: chooses what its steps will read, where the policy wants that.
+  Status BeginAnswer(Dialogue& dialogue, ForwardStats* stats);
+  /// After the last: gives the working sets' memory back.
+  void EndAnswer(Dialogue& dialogue);
+  /// True attention weight that the step just run could see, see GenerationStats::decode_coverage. Slow.
+  Result<double> MeasureDecodeCoverage(Dialogue& dialogue);
 
  private:
   Forward() = default;

@@ -47,18 +47,24 @@ struct StoreChunk {
   }
 };
 
+AttentionMath AttentionMathFor(const Gemm* gemm) {
+  const bool is_bf16 = gemm != nullptr && gemm->math() == GemmMath::kBf16 && CpuHasNativeBf16();
+  return is_bf16 ? AttentionMath::kBf16 : AttentionMath::kF32;
+}
+
 }  // namespace
 
 /// The state of one pass.
 struct Prefill::Pass {
-  KvCache& cache;
+  Dialogue& dialogue;
   std::span<const Token> tokens;
   const RunControl& control;
   bool all_logits;
   double done_before;
   double share;
-  ForwardStats stats;
+  PrefillFigures figures;
   std::vector<int32_t> positions;
+  double attention_wall_ms = 0;
   int64_t steps_done = 0;
   int64_t steps_total = 0;
 
@@ -82,12 +88,10 @@ Prefill::Prefill(const Model& model, const Gemm* gemm, const Gemm* logits_gemm, 
     : model_(model),
       gemm_(gemm),
       threads_(threads),
-      attention_math_(gemm != nullptr && gemm->math() == GemmMath::kBf16 && CpuHasNativeBf16() ? AttentionMath::kBf16
-                                                                                               : AttentionMath::kF32),
       quantized_math_(model),
       head_(model, logits_gemm, threads),
       memory_(kMaxChunkNodes),
-      attention_scratch_(threads.n_threads()) {
+      attention_(model, AttentionMathFor(gemm), threads) {
   if (gemm != nullptr) {
     packed_math_ = std::make_unique<PackedMath>(model, *gemm, threads.n_threads());
     weights_ = std::make_unique<PrefillWeights>(model, *gemm, threads, weight_cache_bytes);
@@ -96,12 +100,13 @@ Prefill::Prefill(const Model& model, const Gemm* gemm, const Gemm* logits_gemm, 
 
 Prefill::~Prefill() = default;
 
-Status Prefill::Run(KvCache& cache, std::span<const Token> tokens, const RunControl& control,
+Status Prefill::Run(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
                     const LogitsCallback& on_logits, double done_before, double share, std::vector<float>* last_logits,
                     ForwardStats* stats) {
   LS_CHECK(!tokens.empty() && static_cast<int64_t>(tokens.size()) <= kPassRows);
   const auto start = Clock::now();
-  Pass pass{cache, tokens, control, static_cast<bool>(on_logits), done_before, share, {}, {}};
+  KvCache& cache = dialogue.cache;
+  Pass pass{dialogue, tokens, control, static_cast<bool>(on_logits), done_before, share, {}, {}};
   LS_RETURN_IF_ERROR(cache.ReserveTokens(pass.rows()));
   LS_RETURN_IF_ERROR(PrepareBuffers(pass));
   pass.positions.resize(tokens.size());
@@ -110,12 +115,13 @@ Status Prefill::Run(KvCache& cache, std::span<const Token> tokens, const RunCont
   }
   LS_RETURN_IF_ERROR(RunLayers(pass));
   LS_RETURN_IF_ERROR(Logits(pass, on_logits, last_logits));
-  for (AlignedBuffer* buffer : {&x_, &q_, &packed_kv_}) {
+  for (AlignedBuffer* buffer : {&x_, &q_}) {
     if (buffer->bytes() > kKeptBufferBytes) buffer->Free();
   }
+  attention_.FreeAbove(kKeptBufferBytes);
   if (stats != nullptr) {
-    stats->attention_ms += pass.stats.attention_ms;
-    stats->linear_ms += MillisecondsSince(start) - pass.stats.attention_ms;
+    stats->linear_ms += MillisecondsSince(start) - pass.attention_wall_ms;
+    stats->attention.Add(pass.figures);
   }
   return Status::Ok();
 }
@@ -123,18 +129,14 @@ Status Prefill::Run(KvCache& cache, std::span<const Token> tokens, const RunCont
 Status Prefill::PrepareBuffers(const Pass& pass) {
   const HyperParams& p = model_.params();
   const auto rows = static_cast<size_t>(pass.rows());
-  const int64_t n_keys = pass.cache.n_tokens() + pass.rows();
-  bool ok = x_.Reserve(rows * static_cast<size_t>(p.n_embd) * sizeof(float)) &&
-            q_.Reserve(rows * static_cast<size_t>(p.q_width()) * sizeof(float)) &&
-            packed_kv_.Reserve(PackedKvBytes(p.head_dim, n_keys, attention_math_) * static_cast<size_t>(p.n_kv_heads));
-  for (AlignedBuffer& scratch : attention_scratch_) {
-    ok = ok && scratch.Reserve(PrefillScratchBytes(p.head_dim, attention_math_));
-  }
+  const int64_t n_keys = pass.dialogue.cache.n_tokens() + pass.rows();
+  const bool ok = x_.Reserve(rows * static_cast<size_t>(p.n_embd) * sizeof(float)) &&
+                  q_.Reserve(rows * static_cast<size_t>(p.q_width()) * sizeof(float));
   if (!ok) {
     return Status(StatusCode::kResourceExhausted,
                   "not enough memory for the workspace of " + std::to_string(rows) + " new tokens");
   }
-  return Status::Ok();
+  return attention_.Reserve(pass.rows(), n_keys, pass.dialogue.policy.prefill());
 }
 
 Status Prefill::ForChunks(Pass& pass, int64_t first_row, const std::function<Status(int64_t, int64_t)>& body) {
@@ -147,6 +149,7 @@ Status Prefill::ForChunks(Pass& pass, int64_t first_row, const std::function<Sta
 }
 
 Status Prefill::RunLayers(Pass& pass) {
+  Dialogue& dialogue = pass.dialogue;
   const int n_layers = model_.params().n_layers;
   const int64_t chunk = kChunkRowsPerThread * threads_.n_threads();
   const int64_t n_chunks = (pass.rows() + chunk - 1) / chunk;
@@ -165,8 +168,10 @@ Status Prefill::RunLayers(Pass& pass) {
     LS_RETURN_IF_ERROR(ForChunks(
         pass, 0, [&](int64_t first, int64_t rows) { return BeforeAttentionChunk(pass, layer, *math, first, rows); }));
     const auto attention_start = Clock::now();
-    LS_RETURN_IF_ERROR(Attend(pass, layer, first_needed));
-    pass.stats.attention_ms += MillisecondsSince(attention_start);
+    dialogue.queries.Store(layer, dialogue.cache.n_tokens(), pass.rows(), 0, q_.floats());
+    LS_RETURN_IF_ERROR(attention_.Run(dialogue.cache, layer, pass.rows(), first_needed, dialogue.policy.prefill(),
+                                      pass.control.measure_quality, &q_, &pass.figures));
+    pass.attention_wall_ms += MillisecondsSince(attention_start);
     LS_RETURN_IF_ERROR(pass.Step());
     LS_RETURN_IF_ERROR(ForChunks(pass, first_needed, [&](int64_t first, int64_t rows) {
       return AfterAttentionChunk(pass, layer, first_needed == 0 ? *math : quantized_math_, first, rows);
@@ -194,52 +199,13 @@ Status Prefill::BeforeAttentionChunk(Pass& pass, int layer, LayerMath& math, int
   LayerGraph layers(context, model_, math);
   ggml_tensor* x = memory_.External(x_.floats() + first * p.n_embd, p.n_embd, rows, p.n_embd);
   const Projections heads = layers.BeforeAttention(layer, x, memory_.ExternalInts(pass.positions.data() + first, rows));
-  StoreChunk store{&pass.cache, &p, layer, pass.cache.n_tokens() + first, q_.floats() + first * p.q_width()};
+  StoreChunk store{&pass.dialogue.cache, &p, layer, pass.dialogue.cache.n_tokens() + first,
+                   q_.floats() + first * p.q_width()};
   ggml_tensor* args[] = {heads.q, heads.k, heads.v};
   ggml_build_forward_expand(
       graph, ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, args, 3, StoreChunk::Run, GGML_N_TASKS_MAX, &store));
   LS_RETURN_IF_ERROR(memory_.Allocate(graph));
   return threads_.Run(graph);
-}
-
-Status Prefill::Attend(Pass& pass, int layer, int64_t first_row) {
-  const HyperParams& p = model_.params();
-  const int64_t n_keys = pass.cache.n_tokens() + pass.rows();
-  std::vector<KvHeadView> views;
-  std::vector<const std::byte*> packed;
-  const size_t packed_bytes = PackedKvBytes(p.head_dim, n_keys, attention_math_);
-  for (int head = 0; head < p.n_kv_heads; ++head) {
-    views.push_back(pass.cache.View(layer, head, n_keys));
-    packed.push_back(packed_kv_.data() + packed_bytes * static_cast<size_t>(head));
-  }
-  AttentionProblem problem;
-  problem.q = q_.floats() + first_row * p.q_width();
-  problem.out = q_.floats() + first_row * p.q_width();
-  problem.q_row_stride = problem.out_row_stride = p.q_width();
-  problem.n_rows = pass.rows() - first_row;
-  problem.first_position = pass.cache.n_tokens() + first_row;
-  problem.n_heads = p.n_heads;
-  problem.n_kv_heads = p.n_kv_heads;
-  problem.head_dim = p.head_dim;
-  problem.scale = p.attention_scale;
-  problem.window = p.window(layer);
-  problem.kv = views.data();
-
-  const int64_t n_groups = (n_keys + kPackGroupKeys - 1) / kPackGroupKeys;
-  LS_RETURN_IF_ERROR(threads_.Parallel([&](int thread, int n_threads) {
-    for (int head = 0; head < p.n_kv_heads; ++head) {
-      const int64_t first = n_groups * thread / n_threads * kPackGroupKeys;
-      const int64_t last = std::min(n_groups * (thread + 1) / n_threads * kPackGroupKeys, n_keys);
-      if (first < last) PackKv(views[head], first, last, attention_math_, const_cast<std::byte*>(packed[head]));
-    }
-  }));
-  std::atomic<int64_t> next{0};
-  const int64_t n_items = PrefillItemCount(problem);
-  return threads_.Parallel([&](int thread, int) {
-    for (int64_t item; (item = next.fetch_add(1)) < n_items;) {
-      PrefillAttentionItem(problem, attention_math_, packed.data(), item, attention_scratch_[thread].data());
-    }
-  });
 }
 
 Status Prefill::AfterAttentionChunk(Pass&, int layer, LayerMath& math, int64_t first, int64_t rows) {
@@ -257,7 +223,7 @@ Status Prefill::AfterAttentionChunk(Pass&, int layer, LayerMath& math, int64_t f
 Status Prefill::Logits(Pass& pass, const LogitsCallback& on_logits, std::vector<float>* last_logits) {
   const HyperParams& p = model_.params();
   if (pass.all_logits) {
-    const int64_t first_position = pass.cache.n_tokens();
+    const int64_t first_position = pass.dialogue.cache.n_tokens();
     LS_RETURN_IF_ERROR(head_.AllRows(x_.floats(), pass.rows(), pass.uses_packed_weights(),
                                      [&](int64_t row, std::span<const float> logits) {
                                        on_logits(first_position + row, logits);

@@ -3,7 +3,7 @@
 // Thread rule: one owner.
 //
 // Workspace, beside weights and KV, for n new rows in a pass (at most kPassRows): two f32 [n, width] buffers
-// (residual; queries, which attention overwrites with its output), one layer's packed keys and values, the packed
+// (residual; queries, which attention's output replaces), what attention takes (prefill_attention.h), the packed
 // weights of the cache and of one layer, and a chunk's intermediate results. Nothing grows with n squared.
 #pragma once
 
@@ -19,6 +19,7 @@
 #include "src/model/forward.h"
 #include "src/model/layer_math.h"
 #include "src/model/logits_head.h"
+#include "src/model/prefill_attention.h"
 #include "src/model/prefill_weights.h"
 
 namespace loopserve {
@@ -37,8 +38,9 @@ class Prefill {
 
   /// One pass over tokens.size() <= kPassRows rows, see Forward::Run. The KV rows are stored but not committed.
   /// done_before and share place this pass in the caller's progress.
-  Status Run(KvCache& cache, std::span<const Token> tokens, const RunControl& control, const LogitsCallback& on_logits,
-             double done_before, double share, std::vector<float>* last_logits, ForwardStats* stats);
+  Status Run(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
+             const LogitsCallback& on_logits, double done_before, double share, std::vector<float>* last_logits,
+             ForwardStats* stats);
 
  private:
   struct Pass;
@@ -46,7 +48,6 @@ class Prefill {
   Status RunLayers(Pass& pass);
   Status EmbedChunk(Pass& pass, int64_t first, int64_t rows);
   Status BeforeAttentionChunk(Pass& pass, int layer, LayerMath& math, int64_t first, int64_t rows);
-  Status Attend(Pass& pass, int layer, int64_t first_row);
   Status AfterAttentionChunk(Pass& pass, int layer, LayerMath& math, int64_t first, int64_t rows);
   Status ForChunks(Pass& pass, int64_t first_row, const std::function<Status(int64_t first, int64_t rows)>& body);
   Status Logits(Pass& pass, const LogitsCallback& on_logits, std::vector<float>* last_logits);
@@ -54,16 +55,14 @@ class Prefill {
   const Model& model_;
   const Gemm* gemm_;
   ComputeThreads& threads_;
-  AttentionMath attention_math_;
   QuantizedMath quantized_math_;
   std::unique_ptr<PackedMath> packed_math_;
   std::unique_ptr<PrefillWeights> weights_;
   LogitsHead head_;
   GraphMemory memory_;
-  AlignedBuffer x_;                               ///< f32 [rows, n_embd]
-  AlignedBuffer q_;                               ///< f32 [rows, q_width]; attention's output replaces the queries
-  AlignedBuffer packed_kv_;                       ///< [n_kv_heads][PackedKvBytes]
-  std::vector<AlignedBuffer> attention_scratch_;  ///< per thread
+  PrefillAttention attention_;
+  AlignedBuffer x_;  ///< f32 [rows, n_embd]
+  AlignedBuffer q_;  ///< f32 [rows, q_width]; attention's output replaces the queries
 };
 
 }  // namespace loopserve

@@ -3,22 +3,97 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <span>
+#include <sstream>
 #include <utility>
 #include <vector>
 
 namespace loopserve {
 namespace {
 
-// What there is. A further policy is one more row here.
-struct PolicyKind {
-  std::string_view name;                    // as ToString writes it
-  std::span<const std::string_view> names;  // all that Parse takes, `name` first
-  std::span<const std::string_view> keys;
+using Method = PrefillSettings::Method;
+
+// A knob of a policy: how its text becomes a value. Returns what is allowed if the text is not.
+struct Knob {
+  std::string_view key;
+  std::string (*set)(std::string_view text, PrefillSettings* prefill, DecodeSettings* decode);
 };
 
+// What there is. A further policy is one more row here.
+struct PolicyKind {
+  std::span<const std::string_view> names;  // all that Parse takes; the first is the one that ToString writes
+  std::span<const Knob> knobs;
+  PrefillSettings prefill;
+  DecodeSettings decode;
+
+  std::string_view name() const { return names.front(); }
+};
+
+template <class T>
+std::string SetNumber(std::string_view text, T low, T high, bool open_low, T* target) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  // Written so that NaN is refused.
+  const bool in_range = (open_low ? value > low : value >= low) && value <= high;
+  if (error == std::errc() && end == text.data() + text.size() && in_range) {
+    *target = value;
+    return {};
+  }
+  std::ostringstream allowed;
+  allowed << (std::is_integral_v<T> ? "a whole number " : "a number ") << (open_low ? "above " : "from ") << low
+          << " to " << high;
+  return allowed.str();
+}
+
+constexpr int64_t kMostTokens = int64_t{1} << 31;
+
+constexpr Knob kAlpha = {"alpha", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                           return SetNumber(text, 0.0, 1.0, true, &prefill->alpha);
+                         }};
+constexpr Knob kSeed = {"seed", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                          return SetNumber<uint64_t>(text, 0, UINT64_MAX, false, &prefill->seed);
+                        }};
+constexpr Knob kMinKeys = {"min_keys", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                             return SetNumber<int64_t>(text, 0, kMostTokens, false, &prefill->min_keys);
+                           }};
+constexpr Knob kLineRows = {"rows", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                              return SetNumber(text, 1, 4096, false, &prefill->sample_rows);
+                            }};
+constexpr Knob kTileRows = {"rows", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                              return SetNumber(text, 1, 6, false, &prefill->sample_rows);
+                            }};
+constexpr Knob kHint = {"hint", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                          return SetNumber(text, 0.0, 4.0, false, &prefill->hint);
+                        }};
+constexpr Knob kBudget = {"budget", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
+                            return SetNumber<int64_t>(text, 0, kMostTokens, false, &decode->budget);
+                          }};
+constexpr Knob kInterval = {"interval", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
+                              return SetNumber(text, 1, 4096, false, &decode->interval);
+                            }};
+constexpr Knob kQueries = {"queries", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
+                             return SetNumber(text, 1, 64, false, &decode->queries);
+                           }};
+
 constexpr std::array<std::string_view, 2> kDenseNames = {"dense", "full"};
-constexpr std::array<PolicyKind, 1> kPolicies = {{{"dense", kDenseNames, {}}}};
+constexpr std::array<std::string_view, 1> kPaperNames = {"paper"};
+constexpr std::array<std::string_view, 1> kLoopServeNames = {"loopserve"};
+constexpr std::array<Knob, 7> kPaperKnobs = {kAlpha, kLineRows, kMinKeys, kSeed, kBudget, kInterval, kQueries};
+constexpr std::array<Knob, 8> kLoopServeKnobs = {kAlpha, kTileRows, kMinKeys,  kHint,
+                                                 kSeed,  kBudget,   kInterval, kQueries};
+
+constexpr std::array<PolicyKind, 3> kPolicies = {{
+    {kLoopServeNames,
+     kLoopServeKnobs,
+     {.method = Method::kTiles, .alpha = 0.95, .sample_rows = 6, .min_keys = 2048, .hint = 0.5, .seed = 0},
+     {.budget = 1024, .interval = 16, .queries = 4}},
+    {kPaperNames,
+     kPaperKnobs,
+     {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .hint = 0, .seed = 0},
+     {.budget = 1024, .interval = 16, .queries = 16}},
+    {kDenseNames, {}, {}, {}},
+}};
 
 struct ParsedSpec {
   std::string_view name;
@@ -29,20 +104,19 @@ Status Invalid(std::string_view spec, const std::string& what) {
   return Status(StatusCode::kInvalidArgument, "policy '" + std::string(spec) + "': " + what);
 }
 
-std::string Join(std::span<const std::string_view> words) {
-  std::string joined;
-  for (const std::string_view word : words) joined.append(joined.empty() ? "" : ", ").append(word);
-  return joined;
-}
-
 std::string KnownPolicies() {
   std::string known;
   for (const PolicyKind& kind : kPolicies) {
-    if (!known.empty()) known += ", ";
-    known += kind.name;
-    if (kind.names.size() > 1) known += " (or " + Join(kind.names.subspan(1)) + ")";
+    known.append(known.empty() ? "" : ", ").append(kind.name());
+    for (const std::string_view other : kind.names.subspan(1)) known.append(" (or ").append(other).append(")");
   }
   return known;
+}
+
+std::string KnownKeys(const PolicyKind& kind) {
+  std::string known;
+  for (const Knob& knob : kind.knobs) known.append(known.empty() ? "takes " : ", ").append(knob.key);
+  return known.empty() ? "takes no keys" : known;
 }
 
 // NAME[:key=value,...], by its form alone.
@@ -84,14 +158,28 @@ Result<Policy> Policy::Parse(std::string_view spec) {
   if (kind == kPolicies.end()) {
     return Invalid(spec, "unknown policy '" + std::string(parsed.name) + "'; there is: " + KnownPolicies());
   }
+  Policy policy;
+  policy.spec_ = kind->name();
+  policy.prefill_ = kind->prefill;
+  policy.decode_ = kind->decode;
+  char separator = ':';
+  for (const Knob& knob : kind->knobs) {  // in their own order: that makes the specification canonical
+    const auto given = std::ranges::find(parsed.values, knob.key, [](const auto& value) { return value.first; });
+    if (given == parsed.values.end()) continue;
+    const std::string allowed = knob.set(given->second, &policy.prefill_, &policy.decode_);
+    if (!allowed.empty()) {
+      return Invalid(spec,
+                     std::string(knob.key) + " must be " + allowed + ", not '" + std::string(given->second) + "'");
+    }
+    policy.spec_.append(1, separator).append(knob.key).append("=").append(given->second);
+    separator = ',';
+  }
   for (const auto& [key, value] : parsed.values) {
-    if (std::ranges::find(kind->keys, key) == kind->keys.end()) {
-      const std::string keys = kind->keys.empty() ? "takes no keys" : "takes " + Join(kind->keys);
-      return Invalid(spec, "unknown key '" + std::string(key) + "'; " + std::string(kind->name) + " " + keys);
+    if (std::ranges::find(kind->knobs, key, &Knob::key) == kind->knobs.end()) {
+      return Invalid(spec,
+                     "unknown key '" + std::string(key) + "'; " + std::string(kind->name()) + " " + KnownKeys(*kind));
     }
   }
-  Policy policy;
-  policy.spec_ = kind->name;
   return policy;
 }
 

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <utility>
+
 namespace loopserve {
 namespace {
 
@@ -15,14 +17,49 @@ TEST(PolicyTest, DefaultIsDense) {
 }
 
 TEST(PolicyTest, ParsesEveryNameAndItsCanonicalForm) {
-  for (const char* spec : {"dense", "full"}) {
+  const std::pair<const char*, const char*> kSpecs[] = {
+      {"dense", "dense"},
+      {"full", "dense"},
+      {"loopserve", "loopserve"},
+      {"paper", "paper"},
+      {"loopserve:budget=2048,alpha=0.9", "loopserve:alpha=0.9,budget=2048"},
+      {"paper:rows=32,seed=18446744073709551615", "paper:rows=32,seed=18446744073709551615"},
+  };
+  for (const auto& [spec, canonical] : kSpecs) {
     const Result<Policy> policy = Policy::Parse(spec);
     ASSERT_TRUE(policy.ok()) << policy.status().message();
-    EXPECT_EQ(policy.value().ToString(), "dense");
+    EXPECT_EQ(policy.value().ToString(), canonical);
     const Result<Policy> again = Policy::Parse(policy.value().ToString());
     ASSERT_TRUE(again.ok());
     EXPECT_EQ(again.value().ToString(), policy.value().ToString());
   }
+}
+
+TEST(PolicyTest, KnobsReachTheSettings) {
+  const Result<Policy> policy =
+      Policy::Parse("loopserve:alpha=0.5,rows=3,min_keys=7,hint=0.25,seed=9,budget=11,interval=13,queries=2");
+  ASSERT_TRUE(policy.ok()) << policy.status().message();
+  EXPECT_FALSE(policy->is_dense());
+  EXPECT_EQ(policy->prefill().method, PrefillSettings::Method::kTiles);
+  EXPECT_EQ(policy->prefill().alpha, 0.5);
+  EXPECT_EQ(policy->prefill().sample_rows, 3);
+  EXPECT_EQ(policy->prefill().min_keys, 7);
+  EXPECT_EQ(policy->prefill().hint, 0.25);
+  EXPECT_EQ(policy->prefill().seed, 9u);
+  EXPECT_EQ(policy->decode().budget, 11);
+  EXPECT_EQ(policy->decode().interval, 13);
+  EXPECT_EQ(policy->decode().queries, 2);
+}
+
+// The parameters that the paper states (arXiv 2507.13681).
+TEST(PolicyTest, PaperIsThePapers) {
+  const Result<Policy> policy = Policy::Parse("paper");
+  ASSERT_TRUE(policy.ok());
+  EXPECT_EQ(policy->prefill().method, PrefillSettings::Method::kLines);
+  EXPECT_EQ(policy->prefill().alpha, 0.955);
+  EXPECT_EQ(policy->decode().budget, 1024);
+  EXPECT_EQ(policy->decode().interval, 16);
+  EXPECT_EQ(policy->decode().queries, 16);
 }
 
 TEST(PolicyTest, SaysWhatIsWrong) {
@@ -30,8 +67,8 @@ TEST(PolicyTest, SaysWhatIsWrong) {
     std::string_view spec;
     const char* says;
   } kCases[] = {
-      {"", "empty policy; there is: dense (or full)"},
-      {"sparse", "unknown policy 'sparse'; there is: dense (or full)"},
+      {"", "empty policy; there is: loopserve, paper, dense (or full)"},
+      {"sparse", "unknown policy 'sparse'; there is: loopserve, paper, dense (or full)"},
       {"Dense", "unknown policy 'Dense'"},
       {":alpha=1", "no name before ':'"},
       {"dense:", "expected key=value, not ''"},
@@ -49,6 +86,20 @@ TEST(PolicyTest, SaysWhatIsWrong) {
       {std::string_view("dense\0", 6), "control characters"},
       {"dense:alpha= 1", "white space"},
       {"dense,full", "unknown policy 'dense,full'"},
+      {"loopserve:alpha=0", "alpha must be a number above 0 to 1, not '0'"},
+      {"loopserve:alpha=1.01", "alpha must be a number above 0 to 1"},
+      {"loopserve:alpha=nan", "alpha must be a number above 0 to 1, not 'nan'"},
+      {"loopserve:alpha=0.9x", "alpha must be a number above 0 to 1"},
+      {"loopserve:rows=7", "rows must be a whole number from 1 to 6"},
+      {"loopserve:rows=1.5", "rows must be a whole number from 1 to 6"},
+      {"paper:rows=5000", "rows must be a whole number from 1 to 4096"},
+      {"paper:hint=1", "unknown key 'hint'; paper takes alpha, rows"},
+      {"loopserve:budget=-1", "budget must be a whole number from 0"},
+      {"loopserve:budget=99999999999999999999", "budget must be a whole number from 0"},
+      {"loopserve:interval=0", "interval must be a whole number from 1 to 4096"},
+      {"loopserve:queries=65", "queries must be a whole number from 1 to 64"},
+      {"loopserve:seed=-3", "seed must be a whole number from 0"},
+      {"loopserve:hint=inf", "hint must be a number from 0 to 4"},
   };
   for (const auto& c : kCases) {
     const Result<Policy> policy = Policy::Parse(c.spec);

@@ -1,0 +1,176 @@
+#include "src/kernels/attention_sparse.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numbers>
+
+#include "src/base/check.h"
+#include "src/kernels/attention_item.h"
+#include "src/kernels/sparse_scratch.h"
+
+namespace loopserve {
+namespace {
+
+using namespace attention_internal;
+
+static_assert(kMaxBlockRows == kMaxItemRows && kMaxSampledRows == kTileRows);
+
+/// Copies tile `source` into place `target` of a packed buffer. A group is [steps][64 keys] of 4-byte elements (an f32,
+/// or a pair of bf16), a tile 16 neighbouring columns of it.
+void CopyTile(const PackedView& from, int64_t source, int64_t target, std::byte* keys, std::byte* values) {
+  constexpr size_t kRowBytes = kPackGroupKeys * 4;
+  constexpr size_t kTileBytes = kChoiceTileKeys * 4;
+  const size_t steps = from.key_bytes() / 4;
+  const std::byte* s =
+      from.Key(source / kTilesPerGroup * kPackGroupKeys) + static_cast<size_t>(source % kTilesPerGroup) * kTileBytes;
+  std::byte* t = keys + static_cast<size_t>(target / kTilesPerGroup * kPackGroupKeys) * from.key_bytes() +
+                 static_cast<size_t>(target % kTilesPerGroup) * kTileBytes;
+  for (size_t k = 0; k < steps; ++k, s += kRowBytes, t += kRowBytes) std::memcpy(t, s, kTileBytes);
+  const size_t bytes = kChoiceTileKeys * from.value_bytes();
+  std::memcpy(values + static_cast<size_t>(target) * bytes, from.Value(source * kChoiceTileKeys), bytes);
+}
+
+SparseStep GatherTiles(const PackedView& packed, std::span<const int32_t> tiles, const SparseScratch& s) {
+  const int64_t first = tiles.front();
+  const bool in_place = first % kTilesPerGroup == 0 && tiles.back() - first + 1 == static_cast<int64_t>(tiles.size());
+  if (in_place) return {packed.Key(first * kChoiceTileKeys), packed.Value(first * kChoiceTileKeys)};
+  for (size_t i = 0; i < tiles.size(); ++i) CopyTile(packed, tiles[i], static_cast<int64_t>(i), s.keys, s.values);
+  return {s.keys, s.values};
+}
+
+/// How many of the keys of ascending `tiles` lie at or before `position`.
+int KeysUpTo(std::span<const int32_t> tiles, int64_t position) {
+  const auto whole = std::upper_bound(tiles.begin(), tiles.end(), (position + 1) / kChoiceTileKeys - 1);
+  auto n = static_cast<int64_t>(whole - tiles.begin()) * kChoiceTileKeys;
+  if (whole != tiles.end() && int64_t{*whole} * kChoiceTileKeys <= position) {
+    n += position + 1 - int64_t{*whole} * kChoiceTileKeys;
+  }
+  return static_cast<int>(n);
+}
+
+void LoadSampledRows(const AttentionProblem& problem, const PrefillKernels& kernels, int head,
+                     std::span<const int64_t> rows, size_t row_bytes, std::byte* q) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const float* source = problem.q + rows[i] * problem.q_row_stride + int64_t{head} * problem.head_dim;
+    kernels.load_query(source, static_cast<size_t>(problem.head_dim), problem.scale * std::numbers::log2e_v<float>,
+                       q + i * row_bytes);
+  }
+}
+
+/// Scores of the sampled rows against every key, a step at a time: body(first_key, n_keys, scores of row i, i, n),
+/// where row i attends the first n of the step's keys and the rest of the step is -inf.
+template <class Body>
+void ForScores(const AttentionProblem& problem, AttentionMath math, const std::byte* data, int head,
+               std::span<const int64_t> rows, const SparseScratch& s, const Body& body) {
+  LS_CHECK(!rows.empty() && rows.size() <= kMaxSampledRows);
+  const PrefillKernels& kernels = Kernels(math);
+  const KvHeadView& kv = problem.kv[head / (problem.n_heads / problem.n_kv_heads)];
+  const PackedView packed(problem.head_dim, kv.n_keys, math, data);
+  LoadSampledRows(problem, kernels, head, rows, packed.key_bytes(), s.rows.q);
+  RowTile tile;
+  tile.n_rows = static_cast<int>(rows.size());
+  tile.head_dim = static_cast<size_t>(problem.head_dim);
+  tile.q = s.rows.q;
+  tile.scores = s.rows.scores;
+  const int64_t end = problem.first_position + rows.back() + 1;
+  const int64_t step = TileKeys(problem.head_dim);
+  for (int64_t first = 0; first < end; first += step) {
+    tile.n_keys = static_cast<int>(std::min(step, end - first));
+    tile.k = packed.Key(first);
+    kernels.score_rows(tile);
+    const int64_t padded = PaddedKeys(tile.n_keys);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      float* scores = tile.scores + i * kMaxTileKeys;
+      const int64_t n = std::clamp<int64_t>(problem.first_position + rows[i] + 1 - first, 0, tile.n_keys);
+      std::fill(scores + n, scores + padded, -HUGE_VALF);
+      body(first, padded, scores, i, n);
+    }
+  }
+}
+
+}  // namespace
+
+size_t SparseScratchBytes(int head_dim, int64_t n_keys, AttentionMath math) {
+  return SparseItemBytes(head_dim, math) + 2 * GatherBytes(head_dim, math) +
+         sizeof(float) * (RoundUp64(TileSumFloats(n_keys)) + RoundUp64(KeyListPartialFloats(head_dim)) +
+                          RoundUp64(static_cast<size_t>(head_dim)) + kMaxListedKeys);
+}
+
+void TileMass(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, int head,
+              std::span<const int64_t> rows, float* mass, std::byte* scratch) {
+  const KvHeadView& kv = problem.kv[head / (problem.n_heads / problem.n_kv_heads)];
+  const SparseScratch s = CutSparse(problem.head_dim, kv.n_keys, math, scratch);
+  const int64_t end = problem.first_position + rows.back() + 1;
+  const int64_t n_tiles = ChoiceTiles(end);
+  const int64_t row_tiles = PaddedKeys(end) / kChoiceTileKeys;
+  const int64_t step = TileKeys(problem.head_dim);
+  float* step_max = s.tile_sums + kTileRows * row_tiles;
+  const int64_t n_steps = (end + step - 1) / step;
+  float max[kTileRows];
+  std::fill_n(max, kTileRows, -FLT_MAX);
+  ForScores(problem, math, packed, head, rows, s,
+            [&](int64_t first, int64_t padded, const float* scores, size_t i, int64_t n) {
+              // Sums are relative to the step's own maximum; which one is the row's is known at the end.
+              const auto row = static_cast<int64_t>(i);
+              const float largest = LargestScore(scores, static_cast<size_t>(n), -FLT_MAX);
+              step_max[row * n_steps + first / step] = largest;
+              max[i] = std::max(max[i], largest);
+              TileExpSums(scores, static_cast<size_t>(padded), largest,
+                          s.tile_sums + row * row_tiles + first / kChoiceTileKeys);
+            });
+  std::fill_n(mass, n_tiles, 0.0f);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
+    float* sums = s.tile_sums + row * row_tiles;
+    float total = 0;
+    for (int64_t c = 0; c < n_steps; ++c) {
+      const float factor = std::exp2(step_max[row * n_steps + c] - max[i]);
+      const int64_t last = std::min(n_tiles, (c + 1) * step / kChoiceTileKeys);
+      for (int64_t t = c * step / kChoiceTileKeys; t < last; ++t) {
+        sums[t] *= factor;
+        total += sums[t];
+      }
+    }
+    const float share = 1.0f / total;
+    for (int64_t t = 0; t < n_tiles; ++t) mass[t] += sums[t] * share;
+  }
+}
+
+void AttendTiles(const AttentionProblem& problem, AttentionMath math, const std::byte* data, const RowBlock& block,
+                 std::span<const int32_t> tiles, std::byte* scratch) {
+  const Item item = BlockItem(problem, block.head, block.first_row, block.n_rows);
+  const KvHeadView& kv = problem.kv[item.kv_head];
+  const PackedView packed(problem.head_dim, kv.n_keys, math, data);
+  const SparseScratch s = CutSparse(problem.head_dim, kv.n_keys, math, scratch);
+  LoadRows(item, Kernels(math), packed.key_bytes(), s.rows);
+  const auto step_tiles = static_cast<size_t>(TileKeys(problem.head_dim) / kChoiceTileKeys);
+  for (size_t i = 0; i < tiles.size(); i += step_tiles) {
+    const auto part = tiles.subspan(i, std::min(step_tiles, tiles.size() - i));
+    const SparseStep step = GatherTiles(packed, part, s);
+    RunStep(item, math, s, step, [&](int row) { return KeysUpTo(part, item.Position(row)); });
+  }
+  StoreRows(item, s.rows);
+}
+
+void RowWeights(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, int head,
+                std::span<const int64_t> rows, float* weights, int64_t stride, std::byte* scratch) {
+  const KvHeadView& kv = problem.kv[head / (problem.n_heads / problem.n_kv_heads)];
+  const SparseScratch s = CutSparse(problem.head_dim, kv.n_keys, math, scratch);
+  const int64_t padded_end = PaddedKeys(problem.first_position + rows.back() + 1);
+  LS_CHECK(stride % kPackGroupKeys == 0 && stride >= padded_end);
+  float max[kTileRows];
+  std::fill_n(max, kTileRows, -FLT_MAX);
+  ForScores(problem, math, packed, head, rows, s,
+            [&](int64_t first, int64_t padded, const float* scores, size_t i, int64_t n) {
+              max[i] = LargestScore(scores, static_cast<size_t>(n), max[i]);
+              std::copy_n(scores, padded, weights + static_cast<int64_t>(i) * stride + first);
+            });
+  for (size_t i = 0; i < rows.size(); ++i) {
+    float* row = weights + static_cast<int64_t>(i) * stride;
+    const float sum = ExpInPlace(row, static_cast<size_t>(padded_end), max[i]);
+    for (int64_t t = 0; t < padded_end; ++t) row[t] /= sum;
+  }
+}
+
+}  // namespace loopserve

@@ -1,0 +1,35 @@
+#include "src/model/dialogue.h"
+
+#include <algorithm>
+
+namespace loopserve {
+
+RecentQueries::RecentQueries(int n_layers, int n_positions, int64_t width)
+    : n_positions_(n_positions),
+      width_(width),
+      position_of_(static_cast<size_t>(n_layers) * static_cast<size_t>(n_positions), -1),
+      queries_(position_of_.size() * static_cast<size_t>(width)) {}
+
+void RecentQueries::Store(int layer, int64_t first_position, int64_t n_rows, int64_t first_row, const float* q) {
+  if (n_positions_ == 0) return;
+  for (int64_t row = std::max(first_row, n_rows - n_positions_); row < n_rows; ++row) {
+    const int64_t position = first_position + row;
+    const auto slot = static_cast<size_t>(int64_t{layer} * n_positions_ + position % n_positions_);
+    position_of_[slot] = position;
+    std::copy_n(q + row * width_, width_, queries_.begin() + static_cast<ptrdiff_t>(slot) * width_);
+  }
+}
+
+void RecentQueries::Truncate(int64_t n_tokens) {
+  for (int64_t& position : position_of_) {
+    if (position >= n_tokens) position = -1;
+  }
+}
+
+const float* RecentQueries::Find(int layer, int64_t position) const {
+  if (n_positions_ == 0 || position < 0) return nullptr;
+  const auto slot = static_cast<size_t>(int64_t{layer} * n_positions_ + position % n_positions_);
+  return position_of_[slot] == position ? queries_.data() + static_cast<ptrdiff_t>(slot) * width_ : nullptr;
+}
+
+}  // namespace loopserve

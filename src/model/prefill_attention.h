@@ -1,0 +1,74 @@
+// Prefill attention of one layer for all new rows of a pass: dense, or thinned out as the policy says. Kernels compute,
+// selection/ decides, and this goes between them, on the compute threads.
+// Thread rule: one owner.
+//
+// Workspace: one layer's packed keys and values; when sparse also a second buffer of the queries' size (rows that are
+// sampled later still need their queries), and for kLines the weights of one head's sampled rows on every thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "loopserve/policy.h"
+#include "loopserve/status.h"
+#include "src/base/aligned_buffer.h"
+#include "src/kernels/attention.h"
+#include "src/kernels/attention_sparse.h"
+#include "src/kvcache/kv_cache.h"
+#include "src/model/compute_threads.h"
+#include "src/model/model.h"
+
+namespace loopserve {
+
+/// What the attention of a pass cost and lost, over all layers and query heads.
+struct PrefillFigures {
+  double attention_ms = 0;  ///< selection not counted in
+  double selection_ms = 0;
+  double computed_pairs = 0;
+  double causal_pairs = 0;
+  /// Of rows that were not sampled, one value each; empty unless they were asked for. Measuring takes time, which the
+  /// figures above do not hold but the caller's clock does.
+  std::vector<float> heldout_coverage;
+  std::vector<float> output_error;  ///< |sparse - dense| / |dense| of the row's output
+
+  void Add(const PrefillFigures& other);
+};
+
+class PrefillAttention {
+ public:
+  PrefillAttention(const Model& model, AttentionMath math, ComputeThreads& threads);
+  ~PrefillAttention();
+
+  /// Memory for passes of n_rows rows over n_keys keys. kResourceExhausted.
+  Status Reserve(int64_t n_rows, int64_t n_keys, const PrefillSettings& settings);
+
+  /// q: f32 [n_rows, q_width], queries of the cache's newest, stored but not committed rows; on return the attention's
+  /// output of rows [first_row, n_rows) stands in their place.
+  Status Run(const KvCache& cache, int layer, int64_t n_rows, int64_t first_row, const PrefillSettings& settings,
+             bool measure, AlignedBuffer* q, PrefillFigures* figures);
+
+  /// Gives back what is larger than `bytes`.
+  void FreeAbove(size_t bytes);
+
+ private:
+  struct Layer;
+  struct ThreadState;
+  Status PackAll(const Layer& layer);
+  Status RunDense(const Layer& layer);
+  Status RunTiles(const Layer& layer);
+  Status RunLines(const Layer& layer);
+  void RunTileBlock(const Layer& layer, int head, int64_t block, bool only_mass, ThreadState& state);
+  void RunLineBlock(const Layer& layer, int head, int64_t block, const PackedLines& lines, ThreadState& state);
+  std::unique_ptr<PackedLines> ChooseHeadLines(const Layer& layer, int head, ThreadState& state);
+
+  const Model& model_;
+  AttentionMath math_;
+  ComputeThreads& threads_;
+  AlignedBuffer packed_kv_;  ///< [n_kv_heads][PackedKvBytes]
+  AlignedBuffer out_;        ///< f32 [rows, q_width]
+  std::vector<ThreadState> states_;
+};
+
+}  // namespace loopserve

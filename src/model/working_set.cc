@@ -1,0 +1,249 @@
+#include "src/model/working_set.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cfloat>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <new>
+
+#include "src/base/check.h"
+#include "src/kernels/row_scores.h"
+#include "src/selection/decode/key_choice.h"
+
+namespace loopserve {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Contexts up to this much longer than the budget are read in full: copying would save too little.
+constexpr int64_t kMinSaving = 4;  // a quarter
+
+double MillisecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+HeadWorkingSet& HeadOf(Dialogue& dialogue, int layer, int kv_head) {
+  const int n_kv_heads = dialogue.cache.layout().n_kv_heads;
+  return dialogue.working_sets.heads[static_cast<size_t>(layer * n_kv_heads + kv_head)];
+}
+
+/// Copies key and value `key` of `kv` to place `slot`.
+void CopyRow(const KvHeadView& kv, int64_t key, int64_t slot, int64_t capacity, HeadWorkingSet& head) {
+  std::byte* target = head.block + static_cast<size_t>(slot) * kv.row_bytes;
+  std::memcpy(target, kv.Key(key), kv.row_bytes);
+  std::memcpy(target + static_cast<size_t>(capacity) * kv.row_bytes, kv.Value(key), kv.row_bytes);
+}
+
+}  // namespace
+
+struct WorkingSetKeeper::ThreadState {
+  std::vector<float> scores;  // [kMaxScoredQueries][stride]
+  std::vector<float> weight;  // [n_keys]
+  std::vector<float> scratch;
+  std::vector<uint8_t> chosen;
+  std::vector<int32_t> free_slots;
+};
+
+WorkingSetKeeper::WorkingSetKeeper(const Model& model, ComputeThreads& threads)
+    : model_(model), threads_(threads), states_(static_cast<size_t>(threads.n_threads())) {}
+
+WorkingSetKeeper::~WorkingSetKeeper() = default;
+
+bool WorkingSetKeeper::IsSparse(const Dialogue& dialogue, int layer) const {
+  return dialogue.working_sets.active() && model_.params().window(layer) == 0;
+}
+
+Status WorkingSetKeeper::Begin(Dialogue& dialogue, double* selection_ms) {
+  const DecodeSettings& settings = dialogue.policy.decode();
+  const HyperParams& p = model_.params();
+  dialogue.working_sets.Clear();
+  if (settings.budget == 0 || dialogue.cache.n_tokens() <= settings.budget + settings.budget / kMinSaving) {
+    return Status::Ok();
+  }
+  const auto start = Clock::now();
+  WorkingSets& sets = dialogue.working_sets;
+  sets.capacity = settings.budget + settings.interval + 1;
+  const size_t bytes = 2 * static_cast<size_t>(sets.capacity) * dialogue.cache.layout().row_bytes();
+  std::vector<Task> tasks;
+  try {
+    sets.heads.resize(static_cast<size_t>(p.n_layers) * static_cast<size_t>(p.n_kv_heads));
+    for (int layer = 0; layer < p.n_layers; ++layer) {
+      if (!IsSparse(dialogue, layer)) continue;
+      for (int head = 0; head < p.n_kv_heads; ++head) {
+        HeadWorkingSet& set = HeadOf(dialogue, layer, head);
+        set.rows.resize(bytes);
+        set.block = set.rows.data();
+        set.keys.reserve(static_cast<size_t>(sets.capacity));
+        tasks.push_back({layer, head});
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    sets.Clear();
+    return Status(StatusCode::kResourceExhausted, "not enough memory for the working sets of an answer");
+  }
+  const Status status = Choose(dialogue, tasks);
+  if (!status.ok()) sets.Clear();
+  *selection_ms += MillisecondsSince(start);
+  return status;
+}
+
+Status WorkingSetKeeper::Renew(Dialogue& dialogue, double* selection_ms) {
+  WorkingSets& sets = dialogue.working_sets;
+  if (!sets.active()) return Status::Ok();
+  const HyperParams& p = model_.params();
+  const int interval = dialogue.policy.decode().interval;
+  ++sets.n_steps;
+  std::vector<Task> tasks;
+  for (int layer = 0; layer < p.n_layers; ++layer) {
+    // Layer l has its turn at steps that leave the same rest as l * interval / n_layers.
+    const int turn = static_cast<int>(int64_t{layer} * interval / p.n_layers);
+    if (!IsSparse(dialogue, layer) || sets.n_steps % interval != turn) continue;
+    for (int head = 0; head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
+  }
+  if (tasks.empty()) return Status::Ok();
+  const auto start = Clock::now();
+  const Status status = Choose(dialogue, tasks);
+  *selection_ms += MillisecondsSince(start);
+  return status;
+}
+
+Status WorkingSetKeeper::Choose(Dialogue& dialogue, const std::vector<Task>& tasks) {
+  std::atomic<size_t> next{0};
+  return threads_.Parallel([&](int thread, int) {
+    for (size_t i; (i = next.fetch_add(1)) < tasks.size();) ChooseHead(dialogue, tasks[i], states_[thread]);
+  });
+}
+
+void WorkingSetKeeper::SumWeights(const Dialogue& dialogue, const Task& task, int64_t first_position,
+                                  int64_t last_position, ThreadState& state) {
+  const HyperParams& p = model_.params();
+  const int group = p.n_heads / p.n_kv_heads;
+  const int64_t n_keys = dialogue.cache.n_tokens();
+  const KvHeadView kv = dialogue.cache.View(task.layer, task.kv_head, n_keys);
+  const int64_t stride = (n_keys + kChoiceTileKeys - 1) / kChoiceTileKeys * kChoiceTileKeys;
+  state.scores.resize(static_cast<size_t>(kMaxScoredQueries * stride));
+  state.weight.assign(static_cast<size_t>(n_keys), 0.0f);
+  const float* queries[kMaxScoredQueries];
+  int64_t positions[kMaxScoredQueries];
+  int n = 0;
+  const auto flush = [&] {
+    if (n == 0) return;
+    ScoreKeys(kv, queries, n, p.attention_scale, n_keys, state.scores.data(), stride);
+    for (int i = 0; i < n; ++i) {
+      float* scores = state.scores.data() + i * stride;
+      const int64_t end = positions[i] + 1;
+      std::fill(scores + end, scores + stride, -HUGE_VALF);
+      const float largest = LargestScore(scores, static_cast<size_t>(end), -FLT_MAX);
+      const float share = 1.0f / ExpInPlace(scores, static_cast<size_t>(stride), largest);
+      for (int64_t t = 0; t < end; ++t) state.weight[static_cast<size_t>(t)] += share * scores[t];
+    }
+    n = 0;
+  };
+  for (int64_t position = first_position; position <= last_position; ++position) {
+    const float* q = dialogue.queries.Find(task.layer, position);
+    if (q == nullptr) continue;
+    for (int head = task.kv_head * group; head < (task.kv_head + 1) * group; ++head) {
+      queries[n] = q + int64_t{head} * p.head_dim;
+      positions[n++] = position;
+      if (n == kMaxScoredQueries) flush();
+    }
+  }
+  flush();
+}
+
+void WorkingSetKeeper::ChooseHead(Dialogue& dialogue, const Task& task, ThreadState& state) {
+  const DecodeSettings& settings = dialogue.policy.decode();
+  const int64_t n_keys = dialogue.cache.n_tokens();
+  const int64_t capacity = dialogue.working_sets.capacity;
+  SumWeights(dialogue, task, n_keys - settings.queries, n_keys - 1, state);
+  ChooseKeys(state.weight, n_keys - std::min<int64_t>(settings.interval, settings.budget / 2), settings.budget,
+             &state.scratch, &state.chosen);
+  // What stays keeps its place; the rest is replaced: mostly few rows are copied.
+  HeadWorkingSet& head = HeadOf(dialogue, task.layer, task.kv_head);
+  const KvHeadView kv = dialogue.cache.View(task.layer, task.kv_head, n_keys);
+  state.free_slots.clear();
+  for (size_t slot = 0; slot < head.keys.size(); ++slot) {
+    uint8_t& is_chosen = state.chosen[static_cast<size_t>(head.keys[slot])];
+    if (is_chosen == 0) state.free_slots.push_back(static_cast<int32_t>(slot));
+    is_chosen = 0;  // it is there already
+  }
+  size_t free = 0;
+  for (int64_t t = 0; t < n_keys; ++t) {
+    if (state.chosen[static_cast<size_t>(t)] == 0) continue;
+    if (free < state.free_slots.size()) {
+      const int32_t slot = state.free_slots[free++];
+      head.keys[static_cast<size_t>(slot)] = static_cast<int32_t>(t);
+      CopyRow(kv, t, slot, capacity, head);
+    } else {
+      CopyRow(kv, t, static_cast<int64_t>(head.keys.size()), capacity, head);
+      head.keys.push_back(static_cast<int32_t>(t));
+    }
+  }
+  // Places that are left over are filled from the end.
+  for (size_t i = state.free_slots.size(); i > free; --i) {
+    const auto slot = static_cast<size_t>(state.free_slots[i - 1]);
+    const size_t last = head.keys.size() - 1;
+    if (slot != last) {
+      head.keys[slot] = head.keys[last];
+      CopyRow(kv, head.keys[slot], static_cast<int64_t>(slot), capacity, head);
+    }
+    head.keys.pop_back();
+  }
+  LS_CHECK(static_cast<int64_t>(head.keys.size()) <= capacity);
+}
+
+void WorkingSetKeeper::Append(Dialogue& dialogue, int layer, int64_t position) {
+  const KvLayout& layout = dialogue.cache.layout();
+  for (int kv_head = 0; kv_head < layout.n_kv_heads; ++kv_head) {
+    HeadWorkingSet& head = HeadOf(dialogue, layer, kv_head);
+    LS_CHECK(static_cast<int64_t>(head.keys.size()) < dialogue.working_sets.capacity);
+    const KvHeadView kv = dialogue.cache.View(layer, kv_head, position + 1);
+    CopyRow(kv, position, static_cast<int64_t>(head.keys.size()), dialogue.working_sets.capacity, head);
+    head.keys.push_back(static_cast<int32_t>(position));
+  }
+}
+
+KvHeadView WorkingSetKeeper::View(const Dialogue& dialogue, int layer, int kv_head) {
+  const KvLayout& layout = dialogue.cache.layout();
+  const WorkingSets& sets = dialogue.working_sets;
+  const HeadWorkingSet& head = sets.heads[static_cast<size_t>(layer * layout.n_kv_heads + kv_head)];
+  KvHeadView view;
+  view.type = layout.type;
+  view.head_dim = layout.head_dim;
+  view.block_tokens = static_cast<int>(sets.capacity);
+  view.n_keys = static_cast<int64_t>(head.keys.size());
+  view.row_bytes = layout.row_bytes();
+  view.blocks = &head.block;
+  view.key_offset_bytes = 0;
+  view.value_offset_bytes = static_cast<size_t>(sets.capacity) * view.row_bytes;
+  return view;
+}
+
+Result<double> WorkingSetKeeper::MeasureCoverage(Dialogue& dialogue) {
+  const HyperParams& p = model_.params();
+  const int64_t position = dialogue.cache.n_tokens() - 1;
+  std::vector<Task> tasks;
+  for (int layer = 0; layer < p.n_layers; ++layer) {
+    for (int head = 0; IsSparse(dialogue, layer) && head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
+  }
+  if (tasks.empty()) return 1.0;
+  std::vector<double> seen(tasks.size(), 0.0);
+  std::atomic<size_t> next{0};
+  const int group = p.n_heads / p.n_kv_heads;
+  LS_RETURN_IF_ERROR(threads_.Parallel([&](int thread, int) {
+    ThreadState& state = states_[thread];
+    for (size_t i; (i = next.fetch_add(1)) < tasks.size();) {
+      SumWeights(dialogue, tasks[i], position, position, state);
+      for (const int32_t key : HeadOf(dialogue, tasks[i].layer, tasks[i].kv_head).keys) {
+        seen[i] += state.weight[static_cast<size_t>(key)] / group;
+      }
+    }
+  }));
+  double sum = 0;
+  for (const double share : seen) sum += share;
+  return sum / static_cast<double>(tasks.size());
+}
+
+}  // namespace loopserve

@@ -1,0 +1,59 @@
+// Phase 2 of LoopServe (arXiv 2507.13681, Algorithm 2): the keys and values that decode steps read, chosen per layer
+// and KV head by the attention of the newest queries, copied side by side, chosen again as the answer goes on.
+//
+// Life of an answer: Begin (all layers, by the last rows of the prompt) -> for each step: Renew (layers whose turn it
+// is), then as the layer's row is stored Append, then Views -> End. Thread rule: one owner; Append and View by one
+// thread, in between the others use the compute threads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "loopserve/policy.h"
+#include "src/kernels/attention.h"
+#include "src/model/compute_threads.h"
+#include "src/model/dialogue.h"
+#include "src/model/model.h"
+
+namespace loopserve {
+
+class WorkingSetKeeper {
+ public:
+  WorkingSetKeeper(const Model& model, ComputeThreads& threads);
+  ~WorkingSetKeeper();
+
+  /// Chooses for all layers, if the dialogue's policy has a budget and the context is long enough; else steps read
+  /// everything. kResourceExhausted leaves the latter.
+  Status Begin(Dialogue& dialogue, double* selection_ms);
+  /// Before a step: chooses anew for the layers whose turn it is.
+  Status Renew(Dialogue& dialogue, double* selection_ms);
+  /// Whether steps of this layer read working sets.
+  bool IsSparse(const Dialogue& dialogue, int layer) const;
+  /// Adds the newest stored row, at `position`, of all heads of a layer.
+  static void Append(Dialogue& dialogue, int layer, int64_t position);
+  /// What steps read of one head. Valid until the next Append or choice.
+  static KvHeadView View(const Dialogue& dialogue, int layer, int kv_head);
+  /// The true share of attention weight that the step just run could see, averaged over sparse layers and heads: the
+  /// queries of position n_tokens - 1 over all keys. Slow: for measuring.
+  Result<double> MeasureCoverage(Dialogue& dialogue);
+
+ private:
+  struct ThreadState;
+  struct Task {
+    int layer;
+    int kv_head;
+  };
+  Status Choose(Dialogue& dialogue, const std::vector<Task>& tasks);
+  void ChooseHead(Dialogue& dialogue, const Task& task, ThreadState& state);
+  /// weight[t] = sum over the queries of positions [first, last] and the heads of the group of the softmax weight of
+  /// key t.
+  void SumWeights(const Dialogue& dialogue, const Task& task, int64_t first_position, int64_t last_position,
+                  ThreadState& state);
+
+  const Model& model_;
+  ComputeThreads& threads_;
+  std::vector<ThreadState> states_;
+};
+
+}  // namespace loopserve

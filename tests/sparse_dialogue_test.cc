@@ -1,0 +1,188 @@
+// Sparse policies through the public API on a tiny model: where nothing may be left out they equal dense attention,
+// where something is left out the figures say so, and the same request gives the same answer.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <random>
+#include <set>
+
+#include "loopserve/engine.h"
+#include "tests/support/reference_model.h"
+#include "tests/support/tiny_gguf.h"
+
+namespace loopserve {
+namespace {
+
+class SparseDialogueTest : public testing::TestWithParam<TinyFamily> {
+ protected:
+  void SetUp() override {
+    path_ = (std::filesystem::path(testing::TempDir()) / ("sparse_" + std::to_string(getpid()) + ".gguf")).string();
+    TinyGgufOptions options = TinyModel(GetParam());
+    options.context_tokens = 4096;
+    ASSERT_TRUE(WriteTinyGguf(options, path_).ok());
+    EngineOptions engine;
+    engine.model_path = path_;
+    engine.threads = 2;
+    auto opened = Engine::Open(engine);
+    ASSERT_TRUE(opened.ok()) << opened.status().message();
+    engine_ = *opened;
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  Session Open(const char* spec) {
+    auto policy = Policy::Parse(spec);
+    EXPECT_TRUE(policy.ok()) << policy.status().message();
+    return engine_->NewSession(*policy);
+  }
+
+  static std::vector<Token> Tokens(int n, unsigned seed = 1) {
+    std::mt19937 random(seed);
+    std::vector<Token> tokens(static_cast<size_t>(n));
+    for (Token& token : tokens) token = static_cast<Token>(random() % 256);
+    return tokens;
+  }
+
+  static SyncStats MustSync(Session& session, std::span<const Token> tokens, bool measure = false) {
+    RunControl control;
+    control.measure_quality = measure;
+    auto stats = session.Sync(tokens, control);
+    EXPECT_TRUE(stats.ok()) << stats.status().message();
+    return stats.ok() ? *stats : SyncStats{};
+  }
+
+  static GenerationStats MustGenerate(Session& session, int n, bool measure = false) {
+    SamplingParams params;
+    params.max_tokens = n;
+    params.ignore_end_of_text = true;
+    RunControl control;
+    control.measure_quality = measure;
+    auto stats = session.Generate(params, {}, control);
+    EXPECT_TRUE(stats.ok()) << stats.status().message();
+    return stats.ok() ? *stats : GenerationStats{};
+  }
+
+  static std::vector<Token> Held(const Session& session) { return {session.tokens().begin(), session.tokens().end()}; }
+
+  static double MeanKl(std::span<const float> a, std::span<const float> b) {
+    return CompareLogits(a, b, static_cast<int>(a.size())).mean_kl;
+  }
+
+  std::string path_;
+  std::shared_ptr<Engine> engine_;
+};
+
+TEST_P(SparseDialogueTest, NothingLeftOutIsDense) {
+  const std::vector<Token> tokens = Tokens(900);
+  Session dense = Open("dense");
+  MustSync(dense, tokens);
+  const std::vector<float> logits(dense.logits().begin(), dense.logits().end());
+  MustGenerate(dense, 40);
+  for (const char* spec : {"loopserve:alpha=1,budget=0", "paper:alpha=1,budget=0", "loopserve:alpha=1,budget=5000",
+                           "loopserve:min_keys=2000,budget=0"}) {
+    SCOPED_TRACE(spec);
+    Session sparse = Open(spec);
+    const SyncStats stats = MustSync(sparse, tokens, true);
+    EXPECT_EQ(stats.prefill_density, 1.0);
+    EXPECT_EQ(stats.coverage_heldout, std::nullopt);
+    EXPECT_TRUE(std::ranges::equal(logits, sparse.logits())) << "bit for bit";
+    EXPECT_EQ(MustGenerate(sparse, 40).decode_kv_fraction, 1.0);
+    EXPECT_EQ(Held(sparse), Held(dense));
+  }
+}
+
+// Nearly everything is chosen: the result comes out of the sparse kernels and is dense up to the last digits.
+TEST_P(SparseDialogueTest, NearlyEverythingIsNearlyDense) {
+  const std::vector<Token> tokens = Tokens(1500);
+  Session dense = Open("dense");
+  MustSync(dense, tokens);
+  for (const char* spec : {"loopserve:alpha=0.999999999,min_keys=0", "paper:alpha=0.9999999,rows=1500"}) {
+    SCOPED_TRACE(spec);
+    Session sparse = Open(spec);
+    const SyncStats stats = MustSync(sparse, tokens, true);
+    EXPECT_GT(stats.prefill_density, 0.9);
+    ASSERT_TRUE(stats.coverage_heldout.has_value());
+    EXPECT_GT(*stats.coverage_heldout, 0.999);
+    EXPECT_LT(MeanKl(dense.logits(), sparse.logits()), 1e-4);
+  }
+}
+
+TEST_P(SparseDialogueTest, FiguresSayWhatWasLeftOut) {
+  const std::vector<Token> tokens = Tokens(2000);
+  for (const char* spec : {"loopserve:alpha=0.6,min_keys=0", "paper:alpha=0.6"}) {
+    SCOPED_TRACE(spec);
+    Session sparse = Open(spec);
+    const SyncStats stats = MustSync(sparse, tokens, true);
+    EXPECT_LT(stats.prefill_density, 0.95);
+    EXPECT_GT(stats.prefill_density, 0.2);
+    ASSERT_TRUE(stats.coverage_heldout && stats.output_error && stats.output_error_p90);
+    EXPECT_GT(*stats.coverage_heldout, 0.4);
+    EXPECT_LT(*stats.coverage_heldout, 1.0);
+    EXPECT_GT(*stats.output_error, 0.0);
+    EXPECT_GE(*stats.output_error_p90, *stats.output_error * 0.5);
+  }
+}
+
+TEST_P(SparseDialogueTest, TheSameRequestGivesTheSameAnswer) {
+  const std::vector<Token> tokens = Tokens(1200);
+  std::set<std::vector<Token>> answers;
+  for (int i = 0; i < 3; ++i) {
+    Session session = Open("loopserve:alpha=0.8,min_keys=0,budget=200,interval=5,queries=3");
+    MustSync(session, std::span(tokens).first(700));
+    MustSync(session, tokens);
+    MustGenerate(session, 50);
+    answers.insert(Held(session));
+  }
+  EXPECT_EQ(answers.size(), 1u);
+}
+
+TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
+  const std::vector<Token> tokens = Tokens(1000);
+  Session session = Open("loopserve:alpha=1,budget=128,interval=7,queries=5");
+  MustSync(session, tokens);
+  const GenerationStats first = MustGenerate(session, 60, true);
+  ASSERT_TRUE(first.decode_kv_fraction && first.decode_coverage);
+  EXPECT_LT(*first.decode_kv_fraction, 0.75);
+  EXPECT_GE(*first.decode_kv_fraction, 0.11);
+  EXPECT_GT(*first.decode_coverage, 0.05);
+  EXPECT_LT(*first.decode_coverage, 1.0);
+  // The history is all there: the next turn computes its own tokens only, and dense attention over it is possible
+  // again.
+  std::vector<Token> next = Held(session);
+  const auto held = static_cast<int64_t>(next.size());
+  for (const Token token : Tokens(30, 5)) next.push_back(token);
+  const SyncStats stats = MustSync(session, next);
+  EXPECT_EQ(stats.cached_tokens, held);
+  EXPECT_EQ(stats.new_tokens, 30);
+  EXPECT_EQ(MustGenerate(session, 20).output_tokens, 20);
+}
+
+TEST_P(SparseDialogueTest, ForksAnswerAsTheOriginalWould) {
+  const std::vector<Token> tokens = Tokens(900);
+  Session session = Open("loopserve:alpha=0.8,min_keys=0,budget=100,interval=4,queries=4");
+  MustSync(session, tokens);
+  Session fork = session.Fork();
+  MustGenerate(session, 30);
+  MustGenerate(fork, 30);
+  EXPECT_EQ(Held(session), Held(fork));
+}
+
+TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
+  for (const char* spec : {"loopserve:alpha=0.5,min_keys=0,budget=1,interval=1,queries=1", "paper:budget=8",
+                           "loopserve:budget=2,interval=4096,queries=64,min_keys=0"}) {
+    SCOPED_TRACE(spec);
+    Session session = Open(spec);
+    std::vector<Token> tokens;
+    for (const int length : {1, 2, 10, 11, 60, 110, 111, 300, 301, 420}) {
+      tokens = Tokens(length);
+      MustSync(session, tokens);
+      EXPECT_EQ(MustGenerate(session, 3).output_tokens, 3);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, SparseDialogueTest, testing::Values(TinyFamily::kLlama, TinyFamily::kGemma3),
+                         [](const auto& family) { return family.param == TinyFamily::kLlama ? "Llama" : "Gemma3"; });
+
+}  // namespace
+}  // namespace loopserve
