@@ -27,6 +27,7 @@ class EngineScorer : public Scorer {
     Session session = engine_->NewSession(policy_);
     RunControl control;
     control.cancel = cancel_;
+    control.measure_quality = true;
     LS_ASSIGN_OR_RETURN(const SyncStats stats, session.Sync(window, control, on_logits));
     if (figures != nullptr) *figures = {stats.prefill_density, stats.coverage_heldout};
     return Status::Ok();

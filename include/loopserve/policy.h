@@ -57,6 +57,10 @@ class Policy {
   /// what there is. "full" is another name of "dense"; dense takes no keys.
   static Result<Policy> Parse(std::string_view spec);
 
+  /// A preset of "loopserve": "fast", "balanced" (its defaults) or "faithful" (near to dense, and slower).
+  /// kInvalidArgument for another name.
+  static Result<Policy> OfQuality(std::string_view name);
+
   /// The canonical specification: Parse(ToString()) gives the same policy.
   const std::string& ToString() const { return spec_; }
   bool is_dense() const { return prefill_.method == PrefillSettings::Method::kDense && decode_.budget == 0; }

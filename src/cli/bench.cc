@@ -39,7 +39,7 @@ struct BenchCommand {
   std::vector<int64_t> whole_prompts;
   int64_t new_tokens = 128;
   int gen_tokens = 32;
-  std::string policies = "dense";
+  std::string policies = "dense,loopserve";
   std::vector<std::string> peers;
   int rounds = 3;
   std::string openvino_python;

@@ -25,7 +25,7 @@ struct ChatCommand {
 Status RunChat(const ChatCommand& command) {
   LS_RETURN_IF_ERROR(command.chat.sampling.Validate());
   if (!IsValidUtf8(command.chat.system)) return Status(StatusCode::kInvalidArgument, "--system is not valid UTF-8");
-  LS_ASSIGN_OR_RETURN(const Policy policy, Policy::Parse(command.model.policy));
+  LS_ASSIGN_OR_RETURN(const Policy policy, ToPolicy(command.model));
   LS_ASSIGN_OR_RETURN(const std::shared_ptr<Engine> engine, OpenEngine(command.model));
   if (!engine->model().has_chat_template) {
     std::cerr << "loopserve: note: this model has no chat template; it continues the plain text\n";

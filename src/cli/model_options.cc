@@ -37,8 +37,17 @@ void AddModelOptions(CLI::App& command, ModelOptions* options) {
 }
 
 void AddPolicyOption(CLI::App& command, ModelOptions* options) {
-  command.add_option("--policy", options->policy, "what is computed of the attention: NAME[:key=value,...]")
-      ->capture_default_str();
+  CLI::Option* policy =
+      command.add_option("--policy", options->policy, "what is computed of the attention: NAME[:key=value,...]")
+          ->capture_default_str();
+  command
+      .add_option("--quality", options->quality, "a preset instead: fast, balanced (the default policy) or faithful")
+      ->check(CLI::IsMember({"fast", "balanced", "faithful"}))
+      ->excludes(policy);
+}
+
+Result<Policy> ToPolicy(const ModelOptions& options) {
+  return options.quality.empty() ? Policy::Parse(options.policy) : Policy::OfQuality(options.quality);
 }
 
 Result<std::string> ResolveModelPath(const std::string& model) {

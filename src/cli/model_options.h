@@ -21,13 +21,17 @@ struct ModelOptions {
   int64_t context_tokens = 0;   ///< 0: the model's own
   std::string kv_type = "f16";  ///< f16 or q8_0
   std::string linear = "auto";  ///< auto, quantized, f32 or bf16
-  std::string policy = "dense";
+  std::string policy = "loopserve";
+  std::string quality;  ///< a preset of the policy; empty: as `policy` says
 };
 
 /// Adds -m, --threads, --context, --kv-type and --linear. `options` must outlive the parsing.
 void AddModelOptions(CLI::App& command, ModelOptions* options);
-/// Adds --policy.
+/// Adds --policy and --quality.
 void AddPolicyOption(CLI::App& command, ModelOptions* options);
+
+/// The policy that --policy or --quality names; kInvalidArgument.
+Result<Policy> ToPolicy(const ModelOptions& options);
 
 /// The file that `model` means: an existing path as it is, else a model in the cache. kNotFound says how to pull it.
 Result<std::string> ResolveModelPath(const std::string& model);

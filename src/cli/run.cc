@@ -70,7 +70,7 @@ Status PlayDialogue(const Dialogue& dialogue, Conversation& conversation, const 
 
 Status Run(const RunCommand& command) {
   LS_RETURN_IF_ERROR(command.sampling.Validate());
-  LS_ASSIGN_OR_RETURN(const Policy policy, Policy::Parse(command.model.policy));
+  LS_ASSIGN_OR_RETURN(const Policy policy, ToPolicy(command.model));
   LS_ASSIGN_OR_RETURN(const std::vector<Dialogue> dialogues, ReadDialogueFile(command.dialogue_path));
   // Everything that can be known to fail is tried before the model computes for minutes.
   if (!command.json_path.empty()) LS_RETURN_IF_ERROR(CheckJsonPath(command.json_path));

@@ -64,7 +64,7 @@ Result<std::unique_ptr<bench::Scorer>> OpenReference(const ScoreCommand& command
 }
 
 Status RunScore(const ScoreCommand& command) {
-  LS_ASSIGN_OR_RETURN(const Policy policy, Policy::Parse(command.model.policy));
+  LS_ASSIGN_OR_RETURN(const Policy policy, ToPolicy(command.model));
   bench::AgainstSpec against;
   if (!command.against.empty()) {
     LS_ASSIGN_OR_RETURN(against, bench::ParseAgainst(command.against));

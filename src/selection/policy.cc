@@ -86,7 +86,7 @@ constexpr std::array<Knob, 8> kLoopServeKnobs = {kAlpha, kTileRows, kMinKeys,  k
 constexpr std::array<PolicyKind, 3> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
-     {.method = Method::kTiles, .alpha = 0.95, .sample_rows = 6, .min_keys = 2048, .hint = 0.5, .seed = 0},
+     {.method = Method::kTiles, .alpha = 0.955, .sample_rows = 6, .min_keys = 2048, .hint = 0.5, .seed = 0},
      {.budget = 1024, .interval = 16, .queries = 4}},
     {kPaperNames,
      kPaperKnobs,
@@ -181,6 +181,15 @@ Result<Policy> Policy::Parse(std::string_view spec) {
     }
   }
   return policy;
+}
+
+Result<Policy> Policy::OfQuality(std::string_view name) {
+  // Figures of each: docs/algorithm.md.
+  if (name == "fast") return Parse("loopserve:alpha=0.92,budget=768");
+  if (name == "balanced") return Parse("loopserve");
+  if (name == "faithful") return Parse("loopserve:alpha=0.9995,budget=4096");
+  return Status(StatusCode::kInvalidArgument,
+                "unknown quality '" + std::string(name) + "'; there is: fast, balanced, faithful");
 }
 
 }  // namespace loopserve

@@ -51,6 +51,19 @@ TEST(PolicyTest, KnobsReachTheSettings) {
   EXPECT_EQ(policy->decode().queries, 2);
 }
 
+TEST(PolicyTest, QualitiesAreOrdered) {
+  const Result<Policy> fast = Policy::OfQuality("fast");
+  const Result<Policy> balanced = Policy::OfQuality("balanced");
+  const Result<Policy> faithful = Policy::OfQuality("faithful");
+  ASSERT_TRUE(fast.ok() && balanced.ok() && faithful.ok());
+  EXPECT_LT(fast->prefill().alpha, balanced->prefill().alpha);
+  EXPECT_LT(balanced->prefill().alpha, faithful->prefill().alpha);
+  EXPECT_LT(fast->decode().budget, balanced->decode().budget);
+  EXPECT_LT(balanced->decode().budget, faithful->decode().budget);
+  EXPECT_EQ(balanced->ToString(), "loopserve");
+  EXPECT_EQ(Policy::OfQuality("best").status().code(), StatusCode::kInvalidArgument);
+}
+
 // The parameters that the paper states (arXiv 2507.13681).
 TEST(PolicyTest, PaperIsThePapers) {
   const Result<Policy> policy = Policy::Parse("paper");
