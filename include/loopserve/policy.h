@@ -45,6 +45,9 @@ struct DecodeSettings {
   /// Newest queries whose attention is added up for a choice, at most 64. Before as many tokens were written, the last
   /// rows of the prompt stand in. Key `queries`.
   int queries = 16;
+  /// How far the heads' working sets may differ in size, by their need at the beginning of an answer, the mean being
+  /// `budget`: from budget / (4 * spread) to budget * spread keys; 1: all the same. Key `spread`, 1 to 8.
+  int spread = 1;
 };
 
 /// A validated policy. Written as NAME[:key=value,...], for example "dense" or "loopserve:alpha=0.9,budget=2048".

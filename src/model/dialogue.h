@@ -36,14 +36,15 @@ class RecentQueries {
 
 /// Keys and values of one layer and KV head that a decode step reads, copied side by side. The order is of no meaning.
 struct HeadWorkingSet {
+  int64_t budget = 0;           ///< keys of a choice
+  int64_t capacity = 0;         ///< and those that are written before the next
   std::vector<int32_t> keys;    ///< which
-  std::vector<std::byte> rows;  ///< keys [capacity][row_bytes], then values; capacity as in WorkingSets
+  std::vector<std::byte> rows;  ///< keys [capacity][row_bytes], then values
   std::byte* block = nullptr;   ///< rows.data(), the form that a view reads
 };
 
 /// The working sets of an answer on its way; empty between answers.
 struct WorkingSets {
-  int64_t capacity = 0;               ///< keys of a head, those included that are written before the next choice
   int64_t n_steps = 0;                ///< decode steps since the answer began
   std::vector<HeadWorkingSet> heads;  ///< [n_layers][n_kv_heads]; empty: steps read everything
 

@@ -36,10 +36,11 @@ ggml_tensor* LayerGraph::AfterAttention(int layer, ggml_tensor* attention, ggml_
   const LayerWeights& w = model_.layer(layer);
   ggml_tensor* delta = math_.AttentionOutput(context_, layer, attention);
   if (w.attn_post_norm != nullptr) delta = Norm(delta, w.attn_post_norm);
-  x = ggml_add(context_, x, delta);
+  // In place: x is nobody else's from here on, and the caller's copy of it need not be written again.
+  x = ggml_add_inplace(context_, x, delta);
   delta = math_.FeedForward(context_, layer, Norm(x, w.ffn_norm));
   if (w.ffn_post_norm != nullptr) delta = Norm(delta, w.ffn_post_norm);
-  return ggml_add(context_, x, delta);
+  return ggml_add_inplace(context_, x, delta);
 }
 
 ggml_tensor* LayerGraph::OutputNorm(ggml_tensor* x) { return Norm(x, model_.output_norm()); }

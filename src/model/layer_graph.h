@@ -18,7 +18,7 @@ class LayerGraph {
   /// Norm, projections, norms of Q and K, RoPE. x: [n_embd, rows]; positions: i32 [rows].
   /// All three come out contiguous.
   Projections BeforeAttention(int layer, ggml_tensor* x, ggml_tensor* positions);
-  /// Output projection, residual, feed-forward block, residual. attention: f32 [q_width, rows].
+  /// Output projection, residual, feed-forward block, residual, into the memory of x. attention: f32 [q_width, rows].
   ggml_tensor* AfterAttention(int layer, ggml_tensor* attention, ggml_tensor* x);
   /// The final norm: [n_embd, rows].
   ggml_tensor* OutputNorm(ggml_tensor* x);

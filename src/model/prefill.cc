@@ -215,7 +215,7 @@ Status Prefill::AfterAttentionChunk(Pass&, int layer, LayerMath& math, int64_t f
   LayerGraph layers(context, model_, math);
   ggml_tensor* x = memory_.External(x_.floats() + first * p.n_embd, p.n_embd, rows, p.n_embd);
   ggml_tensor* attention = memory_.External(q_.floats() + first * p.q_width(), p.q_width(), rows, p.q_width());
-  ggml_build_forward_expand(graph, ggml_cpy(context, layers.AfterAttention(layer, attention, x), x));
+  ggml_build_forward_expand(graph, layers.AfterAttention(layer, attention, x));
   LS_RETURN_IF_ERROR(memory_.Allocate(graph));
   return threads_.Run(graph);
 }

@@ -7,9 +7,11 @@
 #include <cmath>
 #include <cstring>
 #include <new>
+#include <optional>
 
 #include "src/base/check.h"
 #include "src/kernels/row_scores.h"
+#include "src/selection/decode/budget_spread.h"
 #include "src/selection/decode/key_choice.h"
 
 namespace loopserve {
@@ -30,10 +32,10 @@ HeadWorkingSet& HeadOf(Dialogue& dialogue, int layer, int kv_head) {
 }
 
 /// Copies key and value `key` of `kv` to place `slot`.
-void CopyRow(const KvHeadView& kv, int64_t key, int64_t slot, int64_t capacity, HeadWorkingSet& head) {
+void CopyRow(const KvHeadView& kv, int64_t key, int64_t slot, HeadWorkingSet& head) {
   std::byte* target = head.block + static_cast<size_t>(slot) * kv.row_bytes;
   std::memcpy(target, kv.Key(key), kv.row_bytes);
-  std::memcpy(target + static_cast<size_t>(capacity) * kv.row_bytes, kv.Value(key), kv.row_bytes);
+  std::memcpy(target + static_cast<size_t>(head.capacity) * kv.row_bytes, kv.Value(key), kv.row_bytes);
 }
 
 }  // namespace
@@ -57,36 +59,55 @@ bool WorkingSetKeeper::IsSparse(const Dialogue& dialogue, int layer) const {
 
 Status WorkingSetKeeper::Begin(Dialogue& dialogue, double* selection_ms) {
   const DecodeSettings& settings = dialogue.policy.decode();
-  const HyperParams& p = model_.params();
   dialogue.working_sets.Clear();
   if (settings.budget == 0 || dialogue.cache.n_tokens() <= settings.budget + settings.budget / kMinSaving) {
     return Status::Ok();
   }
   const auto start = Clock::now();
-  WorkingSets& sets = dialogue.working_sets;
-  sets.capacity = settings.budget + settings.interval + 1;
-  const size_t bytes = 2 * static_cast<size_t>(sets.capacity) * dialogue.cache.layout().row_bytes();
-  std::vector<Task> tasks;
-  try {
-    sets.heads.resize(static_cast<size_t>(p.n_layers) * static_cast<size_t>(p.n_kv_heads));
-    for (int layer = 0; layer < p.n_layers; ++layer) {
-      if (!IsSparse(dialogue, layer)) continue;
-      for (int head = 0; head < p.n_kv_heads; ++head) {
-        HeadWorkingSet& set = HeadOf(dialogue, layer, head);
-        set.rows.resize(bytes);
-        set.block = set.rows.data();
-        set.keys.reserve(static_cast<size_t>(sets.capacity));
-        tasks.push_back({layer, head});
-      }
-    }
-  } catch (const std::bad_alloc&) {
-    sets.Clear();
-    return Status(StatusCode::kResourceExhausted, "not enough memory for the working sets of an answer");
-  }
-  const Status status = Choose(dialogue, tasks);
-  if (!status.ok()) sets.Clear();
+  const Status status = BeginSparse(dialogue);
+  if (!status.ok()) dialogue.working_sets.Clear();
   *selection_ms += MillisecondsSince(start);
   return status;
+}
+
+Status WorkingSetKeeper::BeginSparse(Dialogue& dialogue) {
+  const DecodeSettings& settings = dialogue.policy.decode();
+  const HyperParams& p = model_.params();
+  try {
+    dialogue.working_sets.heads.resize(static_cast<size_t>(p.n_layers) * static_cast<size_t>(p.n_kv_heads));
+    std::vector<Task> tasks;
+    for (int layer = 0; layer < p.n_layers; ++layer) {
+      for (int head = 0; IsSparse(dialogue, layer) && head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
+    }
+    std::vector<std::vector<float>> weights(tasks.size());
+    std::vector<std::optional<WeightHistogram>> histograms(tasks.size());
+    LS_RETURN_IF_ERROR(ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
+      SumNewestWeights(dialogue, tasks[i], state);
+      if (settings.spread > 1) histograms[i].emplace(state.weight);
+      weights[i].swap(state.weight);
+    }));
+    std::vector<int64_t> budgets(tasks.size(), settings.budget);
+    if (settings.spread > 1) {
+      std::vector<WeightHistogram> heads;
+      for (const auto& histogram : histograms) heads.push_back(*histogram);
+      const int64_t low = std::max<int64_t>(1, settings.budget / (4 * settings.spread));
+      budgets = SpreadBudgets(heads, settings.budget, low, settings.budget * settings.spread);
+    }
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      HeadWorkingSet& head = HeadOf(dialogue, tasks[i].layer, tasks[i].kv_head);
+      head.budget = budgets[i];
+      head.capacity = budgets[i] + settings.interval + 1;
+      head.rows.resize(2 * static_cast<size_t>(head.capacity) * dialogue.cache.layout().row_bytes());
+      head.block = head.rows.data();
+      head.keys.reserve(static_cast<size_t>(head.capacity));
+    }
+    return ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
+      weights[i].swap(state.weight);
+      FillHead(dialogue, tasks[i], state);
+    });
+  } catch (const std::bad_alloc&) {
+    return Status(StatusCode::kResourceExhausted, "not enough memory for the working sets of an answer");
+  }
 }
 
 Status WorkingSetKeeper::Renew(Dialogue& dialogue, double* selection_ms) {
@@ -104,15 +125,18 @@ Status WorkingSetKeeper::Renew(Dialogue& dialogue, double* selection_ms) {
   }
   if (tasks.empty()) return Status::Ok();
   const auto start = Clock::now();
-  const Status status = Choose(dialogue, tasks);
+  const Status status = ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
+    SumNewestWeights(dialogue, tasks[i], state);
+    FillHead(dialogue, tasks[i], state);
+  });
   *selection_ms += MillisecondsSince(start);
   return status;
 }
 
-Status WorkingSetKeeper::Choose(Dialogue& dialogue, const std::vector<Task>& tasks) {
+Status WorkingSetKeeper::ForTasks(size_t n, const std::function<void(size_t, ThreadState&)>& body) {
   std::atomic<size_t> next{0};
   return threads_.Parallel([&](int thread, int) {
-    for (size_t i; (i = next.fetch_add(1)) < tasks.size();) ChooseHead(dialogue, tasks[i], states_[thread]);
+    for (size_t i; (i = next.fetch_add(1)) < n;) body(i, states_[thread]);
   });
 }
 
@@ -153,15 +177,17 @@ void WorkingSetKeeper::SumWeights(const Dialogue& dialogue, const Task& task, in
   flush();
 }
 
-void WorkingSetKeeper::ChooseHead(Dialogue& dialogue, const Task& task, ThreadState& state) {
-  const DecodeSettings& settings = dialogue.policy.decode();
+void WorkingSetKeeper::SumNewestWeights(const Dialogue& dialogue, const Task& task, ThreadState& state) {
   const int64_t n_keys = dialogue.cache.n_tokens();
-  const int64_t capacity = dialogue.working_sets.capacity;
-  SumWeights(dialogue, task, n_keys - settings.queries, n_keys - 1, state);
-  ChooseKeys(state.weight, n_keys - std::min<int64_t>(settings.interval, settings.budget / 2), settings.budget,
-             &state.scratch, &state.chosen);
-  // What stays keeps its place; the rest is replaced: mostly few rows are copied.
+  SumWeights(dialogue, task, n_keys - dialogue.policy.decode().queries, n_keys - 1, state);
+}
+
+void WorkingSetKeeper::FillHead(Dialogue& dialogue, const Task& task, ThreadState& state) {
+  const int64_t n_keys = dialogue.cache.n_tokens();
   HeadWorkingSet& head = HeadOf(dialogue, task.layer, task.kv_head);
+  const int64_t newest = std::min<int64_t>(dialogue.policy.decode().interval, head.budget / 2);
+  ChooseKeys(state.weight, n_keys - newest, head.budget, &state.scratch, &state.chosen);
+  // What stays keeps its place; the rest is replaced: mostly few rows are copied.
   const KvHeadView kv = dialogue.cache.View(task.layer, task.kv_head, n_keys);
   state.free_slots.clear();
   for (size_t slot = 0; slot < head.keys.size(); ++slot) {
@@ -175,9 +201,9 @@ void WorkingSetKeeper::ChooseHead(Dialogue& dialogue, const Task& task, ThreadSt
     if (free < state.free_slots.size()) {
       const int32_t slot = state.free_slots[free++];
       head.keys[static_cast<size_t>(slot)] = static_cast<int32_t>(t);
-      CopyRow(kv, t, slot, capacity, head);
+      CopyRow(kv, t, slot, head);
     } else {
-      CopyRow(kv, t, static_cast<int64_t>(head.keys.size()), capacity, head);
+      CopyRow(kv, t, static_cast<int64_t>(head.keys.size()), head);
       head.keys.push_back(static_cast<int32_t>(t));
     }
   }
@@ -187,37 +213,36 @@ void WorkingSetKeeper::ChooseHead(Dialogue& dialogue, const Task& task, ThreadSt
     const size_t last = head.keys.size() - 1;
     if (slot != last) {
       head.keys[slot] = head.keys[last];
-      CopyRow(kv, head.keys[slot], static_cast<int64_t>(slot), capacity, head);
+      CopyRow(kv, head.keys[slot], static_cast<int64_t>(slot), head);
     }
     head.keys.pop_back();
   }
-  LS_CHECK(static_cast<int64_t>(head.keys.size()) <= capacity);
+  LS_CHECK(static_cast<int64_t>(head.keys.size()) <= head.capacity);
 }
 
 void WorkingSetKeeper::Append(Dialogue& dialogue, int layer, int64_t position) {
   const KvLayout& layout = dialogue.cache.layout();
   for (int kv_head = 0; kv_head < layout.n_kv_heads; ++kv_head) {
     HeadWorkingSet& head = HeadOf(dialogue, layer, kv_head);
-    LS_CHECK(static_cast<int64_t>(head.keys.size()) < dialogue.working_sets.capacity);
+    LS_CHECK(static_cast<int64_t>(head.keys.size()) < head.capacity);
     const KvHeadView kv = dialogue.cache.View(layer, kv_head, position + 1);
-    CopyRow(kv, position, static_cast<int64_t>(head.keys.size()), dialogue.working_sets.capacity, head);
+    CopyRow(kv, position, static_cast<int64_t>(head.keys.size()), head);
     head.keys.push_back(static_cast<int32_t>(position));
   }
 }
 
 KvHeadView WorkingSetKeeper::View(const Dialogue& dialogue, int layer, int kv_head) {
   const KvLayout& layout = dialogue.cache.layout();
-  const WorkingSets& sets = dialogue.working_sets;
-  const HeadWorkingSet& head = sets.heads[static_cast<size_t>(layer * layout.n_kv_heads + kv_head)];
+  const HeadWorkingSet& head = dialogue.working_sets.heads[static_cast<size_t>(layer * layout.n_kv_heads + kv_head)];
   KvHeadView view;
   view.type = layout.type;
   view.head_dim = layout.head_dim;
-  view.block_tokens = static_cast<int>(sets.capacity);
+  view.block_tokens = static_cast<int>(head.capacity);
   view.n_keys = static_cast<int64_t>(head.keys.size());
   view.row_bytes = layout.row_bytes();
   view.blocks = &head.block;
   view.key_offset_bytes = 0;
-  view.value_offset_bytes = static_cast<size_t>(sets.capacity) * view.row_bytes;
+  view.value_offset_bytes = static_cast<size_t>(head.capacity) * view.row_bytes;
   return view;
 }
 

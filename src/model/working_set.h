@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -44,8 +45,13 @@ class WorkingSetKeeper {
     int layer;
     int kv_head;
   };
-  Status Choose(Dialogue& dialogue, const std::vector<Task>& tasks);
-  void ChooseHead(Dialogue& dialogue, const Task& task, ThreadState& state);
+  Status BeginSparse(Dialogue& dialogue);
+  /// body(i, state) for all i below n, shared by the threads.
+  Status ForTasks(size_t n, const std::function<void(size_t i, ThreadState& state)>& body);
+  /// state.weight of the newest queries.
+  void SumNewestWeights(const Dialogue& dialogue, const Task& task, ThreadState& state);
+  /// Chooses by state.weight and copies what is new.
+  void FillHead(Dialogue& dialogue, const Task& task, ThreadState& state);
   /// weight[t] = sum over the queries of positions [first, last] and the heads of the group of the softmax weight of
   /// key t.
   void SumWeights(const Dialogue& dialogue, const Task& task, int64_t first_position, int64_t last_position,

@@ -76,18 +76,22 @@ constexpr Knob kQueries = {"queries", [](std::string_view text, PrefillSettings*
                              return SetNumber(text, 1, 64, false, &decode->queries);
                            }};
 
+constexpr Knob kSpread = {"spread", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
+                            return SetNumber(text, 1, 8, false, &decode->spread);
+                          }};
+
 constexpr std::array<std::string_view, 2> kDenseNames = {"dense", "full"};
 constexpr std::array<std::string_view, 1> kPaperNames = {"paper"};
 constexpr std::array<std::string_view, 1> kLoopServeNames = {"loopserve"};
 constexpr std::array<Knob, 7> kPaperKnobs = {kAlpha, kLineRows, kMinKeys, kSeed, kBudget, kInterval, kQueries};
-constexpr std::array<Knob, 8> kLoopServeKnobs = {kAlpha, kTileRows, kMinKeys,  kHint,
-                                                 kSeed,  kBudget,   kInterval, kQueries};
+constexpr std::array<Knob, 9> kLoopServeKnobs = {kAlpha,  kTileRows, kMinKeys, kHint,  kSeed,
+                                                 kBudget, kInterval, kQueries, kSpread};
 
 constexpr std::array<PolicyKind, 3> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
      {.method = Method::kTiles, .alpha = 0.955, .sample_rows = 6, .min_keys = 2048, .hint = 0.5, .seed = 0},
-     {.budget = 1024, .interval = 16, .queries = 4}},
+     {.budget = 1024, .interval = 16, .queries = 4, .spread = 2}},
     {kPaperNames,
      kPaperKnobs,
      {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .hint = 0, .seed = 0},
