@@ -126,8 +126,10 @@ struct GenerationStats {
   double selection_ms = 0;
   /// KV rows read / KV rows held, mean over steps; 1 for dense. Empty if no step was computed.
   std::optional<double> decode_kv_fraction;
-  /// True attention weight of the coming tokens that the working set held; empty for dense.
+  /// True attention weight of the coming tokens that the working set held, mean over tokens, layers and heads; and the
+  /// mean of the head that a tenth of all do worse than. Empty unless RunControl::measure_quality asked for it.
   std::optional<double> decode_coverage;
+  std::optional<double> decode_coverage_p10;
 };
 
 /// Called with each piece of the answer: whole UTF-8 characters only. Return false to stop (StopReason::kCancelled).

@@ -22,8 +22,8 @@ struct PrefillSettings {
   /// Share of the sampled rows' attention weight that the choice must hold, in (0, 1]; 1 computes everything. Higher:
   /// nearer to dense and slower. Key `alpha`.
   double alpha = 1;
-  /// Rows whose exact attention decides. kLines: of a turn, 1 to 4096; kTiles: of a block, 1 to 6. More: a better choice
-  /// that takes longer. Key `rows`.
+  /// Rows whose exact attention decides. kLines: of a turn, 1 to 4096; kTiles: of a block, 1 to 6. More: a better
+  /// choice that takes longer. Key `rows`.
   int sample_rows = 0;
   /// Turns whose rows see fewer keys than this are dense: choosing would cost more than it saves. Key `min_keys`.
   int64_t min_keys = 0;
@@ -33,14 +33,14 @@ struct PrefillSettings {
   uint64_t seed = 0;
 };
 
-/// How many keys a decode step reads (phase 2, Algorithm 2): a working set per layer and KV head, chosen by the attention
-/// of the newest queries, in which tokens written since always are. All keys and values stay in the cache.
+/// How many keys a decode step reads (phase 2, Algorithm 2): a working set per layer and KV head, chosen by the
+/// attention of the newest queries, in which tokens written since always are. All keys and values stay in the cache.
 struct DecodeSettings {
   /// Keys of a working set, tokens written since not counted; 0 reads everything. Contexts that are not longer than a
   /// quarter more than this are read in full. Higher: nearer to dense and slower. Key `budget`.
   int64_t budget = 0;
-  /// Tokens from one choice of a layer to its next; the layers take turns, so that no token waits for all. Key `interval`,
-  /// 1 to 4096.
+  /// Tokens from one choice of a layer to its next; the layers take turns, so that no token waits for all. Key
+  /// `interval`, 1 to 4096.
   int interval = 16;
   /// Newest queries whose attention is added up for a choice, at most 64. Before as many tokens were written, the last
   /// rows of the prompt stand in. Key `queries`.

@@ -35,6 +35,15 @@ void ReportPrefill(const ForwardStats& forward, SyncStats* stats) {
   stats->output_error_p90 = *p90;
 }
 
+void ReportCoverage(std::vector<double> of_heads, int64_t steps, GenerationStats* stats) {
+  const double sum = std::accumulate(of_heads.begin(), of_heads.end(), 0.0);
+  const auto n = static_cast<double>(steps);
+  stats->decode_coverage = sum / n / static_cast<double>(of_heads.size());
+  const auto p10 = of_heads.begin() + static_cast<ptrdiff_t>(of_heads.size() / 10);
+  std::nth_element(of_heads.begin(), p10, of_heads.end());
+  stats->decode_coverage_p10 = *p10 / n;
+}
+
 bool IsCancelled(const RunControl& control) {
   return control.cancel != nullptr && control.cancel->load(std::memory_order_relaxed);
 }
@@ -122,7 +131,8 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
   stats.stop_reason = StopReason::kMaxTokens;
   LS_RETURN_IF_ERROR(engine_->forward().BeginAnswer(dialogue_, &forward));
   const EndOfAnswer end_of_answer(*this);
-  std::vector<double> coverage;
+  std::vector<double> coverage;  // of each head, added up over steps
+  int64_t measured_steps = 0;
   // Returns false when the caller wants no more.
   const auto show = [&](const std::string& text) {
     stats.text += text;
@@ -155,8 +165,10 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
     LS_RETURN_IF_ERROR(Append({&token, 1}, {}, {}, &forward));
     if (control.measure_quality && dialogue_.working_sets.active()) {
       const auto measure_start = Clock::now();
-      LS_ASSIGN_OR_RETURN(const double share, engine_->forward().MeasureDecodeCoverage(dialogue_));
-      coverage.push_back(share);
+      LS_ASSIGN_OR_RETURN(const std::vector<double> shares, engine_->forward().MeasureDecodeCoverage(dialogue_));
+      coverage.resize(shares.size());
+      for (size_t i = 0; i < shares.size(); ++i) coverage[i] += shares[i];
+      ++measured_steps;
       off_the_clock_ms += MillisecondsSince(measure_start);
     }
   }
@@ -166,10 +178,7 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
     stats.tpot_ms = (stats.elapsed_ms - stats.first_token_ms) / static_cast<double>(stats.output_tokens - 1);
   }
   if (forward.decode_keys_held > 0) stats.decode_kv_fraction = forward.decode_keys_read / forward.decode_keys_held;
-  if (!coverage.empty()) {
-    stats.decode_coverage =
-        std::accumulate(coverage.begin(), coverage.end(), 0.0) / static_cast<double>(coverage.size());
-  }
+  if (measured_steps > 0) ReportCoverage(coverage, measured_steps, &stats);
   stats.linear_ms = forward.linear_ms;
   stats.attention_ms = forward.attention.attention_ms;
   stats.selection_ms = forward.attention.selection_ms;

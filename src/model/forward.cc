@@ -73,7 +73,7 @@ Status Forward::BeginAnswer(Dialogue& dialogue, ForwardStats* stats) {
 
 void Forward::EndAnswer(Dialogue& dialogue) { dialogue.working_sets.Clear(); }
 
-Result<double> Forward::MeasureDecodeCoverage(Dialogue& dialogue) {
+Result<std::vector<double>> Forward::MeasureDecodeCoverage(Dialogue& dialogue) {
   return decode_->working_sets().MeasureCoverage(dialogue);
 }
 

@@ -53,8 +53,8 @@ class Forward {
   Status BeginAnswer(Dialogue& dialogue, ForwardStats* stats);
   /// After the last: gives the working sets' memory back.
   void EndAnswer(Dialogue& dialogue);
-  /// True attention weight that the step just run could see, see GenerationStats::decode_coverage. Slow.
-  Result<double> MeasureDecodeCoverage(Dialogue& dialogue);
+  /// True attention weight that the step just run could see, for each sparse layer and KV head. Slow.
+  Result<std::vector<double>> MeasureDecodeCoverage(Dialogue& dialogue);
 
  private:
   Forward() = default;

@@ -246,14 +246,13 @@ KvHeadView WorkingSetKeeper::View(const Dialogue& dialogue, int layer, int kv_he
   return view;
 }
 
-Result<double> WorkingSetKeeper::MeasureCoverage(Dialogue& dialogue) {
+Result<std::vector<double>> WorkingSetKeeper::MeasureCoverage(Dialogue& dialogue) {
   const HyperParams& p = model_.params();
   const int64_t position = dialogue.cache.n_tokens() - 1;
   std::vector<Task> tasks;
   for (int layer = 0; layer < p.n_layers; ++layer) {
     for (int head = 0; IsSparse(dialogue, layer) && head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
   }
-  if (tasks.empty()) return 1.0;
   std::vector<double> seen(tasks.size(), 0.0);
   std::atomic<size_t> next{0};
   const int group = p.n_heads / p.n_kv_heads;
@@ -266,9 +265,7 @@ Result<double> WorkingSetKeeper::MeasureCoverage(Dialogue& dialogue) {
       }
     }
   }));
-  double sum = 0;
-  for (const double share : seen) sum += share;
-  return sum / static_cast<double>(tasks.size());
+  return seen;
 }
 
 }  // namespace loopserve

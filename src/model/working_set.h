@@ -35,9 +35,9 @@ class WorkingSetKeeper {
   static void Append(Dialogue& dialogue, int layer, int64_t position);
   /// What steps read of one head. Valid until the next Append or choice.
   static KvHeadView View(const Dialogue& dialogue, int layer, int kv_head);
-  /// The true share of attention weight that the step just run could see, averaged over sparse layers and heads: the
-  /// queries of position n_tokens - 1 over all keys. Slow: for measuring.
-  Result<double> MeasureCoverage(Dialogue& dialogue);
+  /// The true share of attention weight that the step just run could see, for every sparse layer and KV head (mean of
+  /// its group): the queries of position n_tokens - 1 over all keys. Slow: for measuring.
+  Result<std::vector<double>> MeasureCoverage(Dialogue& dialogue);
 
  private:
   struct ThreadState;
