@@ -26,7 +26,7 @@ class LlamaCppPeerTest : public testing::Test {
   std::string Model(TinyFamily family, ggml_type type = GGML_TYPE_F32) {
     TinyGgufOptions options = TinyModel(family);
     options.weight_type = type;
-    const std::string path = (folder_.path() / "model.gguf").string();
+    std::string path = (folder_.path() / "model.gguf").string();
     EXPECT_TRUE(WriteTinyGguf(options, path).ok());
     return path;
   }

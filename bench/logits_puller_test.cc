@@ -8,7 +8,7 @@
 namespace loopserve::bench {
 namespace {
 
-LogitsSource CountingSource(int rows, std::atomic<int>* made, Status end = Status::Ok()) {
+LogitsSource CountingSource(int rows, std::atomic<int>* made, const Status& end = Status::Ok()) {
   return [=](const LogitsCallback& on_logits) {
     for (int i = 0; i < rows; ++i) {
       const std::vector<float> row = {static_cast<float>(i)};

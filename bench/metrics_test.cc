@@ -9,7 +9,7 @@
 namespace loopserve::bench {
 namespace {
 
-std::vector<float> Logits(std::vector<double> probabilities, double shift) {
+std::vector<float> Logits(const std::vector<double>& probabilities, double shift) {
   std::vector<float> logits;
   for (const double p : probabilities) logits.push_back(static_cast<float>(std::log(p) + shift));
   return logits;

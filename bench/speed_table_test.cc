@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <utility>
 
 #include "bench/own_engine.h"
 #include "src/base/temp_dir.h"
@@ -15,7 +16,8 @@ namespace {
 /// Writes down who was called with what; its time to first token is the number of its calls.
 class FakeEngine : public MeasuredEngine {
  public:
-  FakeEngine(std::string name, std::vector<std::string>* log, bool fails) : name_(name), log_(log), fails_(fails) {}
+  FakeEngine(std::string name, std::vector<std::string>* log, bool fails)
+      : name_(std::move(name)), log_(log), fails_(fails) {}
   Status Prepare(std::span<const Token> context) override {
     log_->push_back(name_ + " prepare " + std::to_string(context.size()));
     return Status::Ok();

@@ -26,7 +26,7 @@ class FixedScorer : public Scorer {
   WindowFigures figures_;
 };
 
-std::vector<float> Logs(std::vector<double> probabilities) {
+std::vector<float> Logs(const std::vector<double>& probabilities) {
   std::vector<float> logs;
   for (const double p : probabilities) logs.push_back(static_cast<float>(std::log(p)));
   return logs;

@@ -50,7 +50,7 @@ bool IsCancelled(const RunControl& control) {
 
 }  // namespace
 
-SessionImpl::SessionImpl(std::shared_ptr<EngineImpl> engine, Policy policy)
+SessionImpl::SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy)
     : engine_(std::move(engine)),
       dialogue_(KvCache(engine_->kv_layout(), engine_->kv_budget()), policy,
                 RecentQueries(engine_->info().n_layers, policy.decode().budget > 0 ? policy.decode().queries : 0,

@@ -14,7 +14,7 @@ namespace loopserve {
 
 class SessionImpl {
  public:
-  SessionImpl(std::shared_ptr<EngineImpl> engine, Policy policy);
+  SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy);
 
   Result<SyncStats> Sync(std::span<const Token> prompt, const RunControl& control, const LogitsCallback& on_logits);
   Result<GenerationStats> Generate(const SamplingParams& params, const TextCallback& on_text,

@@ -59,7 +59,7 @@ Status Fetch(const PullRequest& request, const ModelSource& source, const std::s
 Status CheckPresent(const fs::path& target, const std::string& sha256, const PullRequest& request,
                     const ProgressCallback& on_progress) {
   if (on_progress && !sha256.empty()) on_progress({.stage = PullStage::kVerifying});
-  const Status status = VerifyModelFile(target, sha256, request.cancel);
+  Status status = VerifyModelFile(target, sha256, request.cancel);
   if (status.code() != StatusCode::kCorruptData) return status;
   return Status(StatusCode::kCorruptData,
                 target.string() + " is in the cache, but " + status.message() + "; pull it with --force to replace it");

@@ -33,7 +33,7 @@ std::string TinyBytes() {
   const std::string path = testing::TempDir() + "gguf_file_test_tiny.gguf";
   EXPECT_TRUE(WriteTinyGguf(options, path).ok());
   std::ifstream file(path, std::ios::binary);
-  const std::string bytes(std::istreambuf_iterator<char>(file), {});
+  std::string bytes(std::istreambuf_iterator<char>(file), {});
   std::filesystem::remove(path);
   return bytes;
 }

@@ -248,7 +248,9 @@ void Register() {
       const std::string suffix = "/threads:" + std::to_string(threads);
       for (const AttentionMath math : {AttentionMath::kF32, AttentionMath::kBf16}) {
         if (math == AttentionMath::kBf16 && !CpuHasNativeBf16()) continue;
-        for (const auto& [rows, first] : {std::pair<int64_t, int64_t>{7168, 0}, {2048, 0}, {64, 7104}}) {
+        for (const auto& [n_rows, first_position] : {std::pair<int64_t, int64_t>{7168, 0}, {2048, 0}, {64, 7104}}) {
+          const int64_t rows = n_rows;
+          const int64_t first = first_position;
           if (rows == 7168 && model.n_heads * model.head_dim > 1024) continue;
           add("prefill/" + std::string(model.name) + (math == AttentionMath::kF32 ? "/f32" : "/bf16") +
                   "/rows:" + std::to_string(rows) + "/keys:" + std::to_string(first + rows) + suffix,

@@ -279,7 +279,7 @@ TEST(KeyLists, AreTheMaskedReferenceOnEveryTarget) {
         AttendKeyList(cache.views()[0], problem.q + head * shape.head_dim, problem.scale, keys.data(),
                       static_cast<int64_t>(keys.size()), partial.data());
         for (int i = 0; i < shape.head_dim; ++i) {
-          out[static_cast<size_t>(head * shape.head_dim + i)] = partial[kKeyListHeader + i] / partial[1];
+          out[static_cast<size_t>(int64_t{head} * shape.head_dim + i)] = partial[kKeyListHeader + i] / partial[1];
         }
       }
       ExpectNear(out, expected, F32Tolerance(cache, shape.head_dim));
