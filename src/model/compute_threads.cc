@@ -1,5 +1,6 @@
 #include "src/model/compute_threads.h"
 
+#include <atomic>
 #include <new>
 
 #include "ggml-alloc.h"
@@ -12,10 +13,19 @@ namespace loopserve {
 
 namespace {
 
-using ParallelBody = std::function<void(int, int)>;
+struct ParallelWork {
+  const std::function<void(int, int)>* body;
+  std::atomic<bool> out_of_memory{false};
+};
 
-void CallParallelBody(ggml_tensor*, int thread, int n_threads, void* body) {
-  (*static_cast<const ParallelBody*>(body))(thread, n_threads);
+/// ggml's threads know no exceptions: one that left here would end the process.
+void CallParallelBody(ggml_tensor*, int thread, int n_threads, void* userdata) {
+  auto& work = *static_cast<ParallelWork*>(userdata);
+  try {
+    (*work.body)(thread, n_threads);
+  } catch (const std::bad_alloc&) {
+    work.out_of_memory.store(true, std::memory_order_relaxed);
+  }
 }
 
 }  // namespace
@@ -55,12 +65,15 @@ Status ComputeThreads::Run(ggml_cgraph* graph) {
 Status ComputeThreads::Parallel(const std::function<void(int, int)>& body) {
   // A graph of one custom node: the work runs on the same pool as everything else, and idle threads are not woken
   // twice.
+  ParallelWork work{&body};
   ggml_cgraph* graph = parallel_memory_->Begin();
   ggml_tensor* node = ggml_custom_4d(parallel_memory_->context(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0,
-                                     CallParallelBody, GGML_N_TASKS_MAX, const_cast<ParallelBody*>(&body));
+                                     CallParallelBody, GGML_N_TASKS_MAX, &work);
   ggml_build_forward_expand(graph, node);
   LS_RETURN_IF_ERROR(parallel_memory_->Allocate(graph));
-  return Run(graph);
+  LS_RETURN_IF_ERROR(Run(graph));
+  if (!work.out_of_memory.load(std::memory_order_relaxed)) return Status::Ok();
+  return Status(StatusCode::kResourceExhausted, "not enough memory for the workspace of a thread");
 }
 
 GraphMemory::GraphMemory(size_t max_nodes) : max_nodes_(max_nodes) {

@@ -27,7 +27,8 @@ class ComputeThreads {
   int n_threads() const { return n_threads_; }
   /// Computes the graph; the calling thread works too. kInternal if ggml refuses it.
   Status Run(ggml_cgraph* graph);
-  /// Calls body(thread, n_threads) once on every thread of the pool and waits for all.
+  /// Calls body(thread, n_threads) once on every thread of the pool and waits for all. kResourceExhausted if one of
+  /// them ran out of memory (std::bad_alloc); the others finish.
   Status Parallel(const std::function<void(int thread, int n_threads)>& body);
 
  private:
