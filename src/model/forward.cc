@@ -55,9 +55,9 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
   const int64_t before = cache.n_tokens();
   for (int64_t first = 0; first < n; first += Prefill::kPassRows) {
     const int64_t rows = std::min(Prefill::kPassRows, n - first);
-    const Status status = prefill_->Run(dialogue, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
-                                        control, on_logits, static_cast<double>(first) / static_cast<double>(n),
-                                        static_cast<double>(rows) / static_cast<double>(n), last_logits, stats);
+    Status status = prefill_->Run(dialogue, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
+                                  control, on_logits, static_cast<double>(first) / static_cast<double>(n),
+                                  static_cast<double>(rows) / static_cast<double>(n), last_logits, stats);
     if (!status.ok()) {
       dialogue.Truncate(before);
       return status;

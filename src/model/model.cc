@@ -27,7 +27,7 @@ bool IsMatrixType(ggml_type type) {
 /// Takes tensors out of the file one by one, checks each, and remembers which were used.
 class ModelLoader {
  public:
-  ModelLoader(Model* model) : model_(model), params_(model->params_), file_(*model->file_) {}
+  explicit ModelLoader(Model* model) : model_(model), params_(model->params_), file_(*model->file_) {}
 
   Status Load() {
     LS_RETURN_IF_ERROR(LoadGlobals());

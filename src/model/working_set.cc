@@ -28,7 +28,7 @@ double MillisecondsSince(Clock::time_point start) {
 
 HeadWorkingSet& HeadOf(Dialogue& dialogue, int layer, int kv_head) {
   const int n_kv_heads = dialogue.cache.layout().n_kv_heads;
-  return dialogue.working_sets.heads[static_cast<size_t>(layer * n_kv_heads + kv_head)];
+  return dialogue.working_sets.heads[static_cast<size_t>(int64_t{layer} * n_kv_heads + kv_head)];
 }
 
 /// Copies key and value `key` of `kv` to place `slot`.
@@ -64,7 +64,7 @@ Status WorkingSetKeeper::Begin(Dialogue& dialogue, double* selection_ms) {
     return Status::Ok();
   }
   const auto start = Clock::now();
-  const Status status = BeginSparse(dialogue);
+  Status status = BeginSparse(dialogue);
   if (!status.ok()) dialogue.working_sets.Clear();
   *selection_ms += MillisecondsSince(start);
   return status;
@@ -125,7 +125,7 @@ Status WorkingSetKeeper::Renew(Dialogue& dialogue, double* selection_ms) {
   }
   if (tasks.empty()) return Status::Ok();
   const auto start = Clock::now();
-  const Status status = ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
+  Status status = ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
     SumNewestWeights(dialogue, tasks[i], state);
     FillHead(dialogue, tasks[i], state);
   });
@@ -233,7 +233,8 @@ void WorkingSetKeeper::Append(Dialogue& dialogue, int layer, int64_t position) {
 
 KvHeadView WorkingSetKeeper::View(const Dialogue& dialogue, int layer, int kv_head) {
   const KvLayout& layout = dialogue.cache.layout();
-  const HeadWorkingSet& head = dialogue.working_sets.heads[static_cast<size_t>(layer * layout.n_kv_heads + kv_head)];
+  const HeadWorkingSet& head =
+      dialogue.working_sets.heads[static_cast<size_t>(int64_t{layer} * layout.n_kv_heads + kv_head)];
   KvHeadView view;
   view.type = layout.type;
   view.head_dim = layout.head_dim;

@@ -14,9 +14,6 @@
 namespace loopserve {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
-
 constexpr Token kEnd = 0, kTurnBegin = 1, kTurnEnd = 2;
 constexpr char kChatMl[] =
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
