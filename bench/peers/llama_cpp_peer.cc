@@ -1,13 +1,13 @@
 #include "bench/peers/llama_cpp_peer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <mutex>
 #include <utility>
 
 #include "ggml-cpu.h"
 #include "llama.h"
 #include "src/base/check.h"
+#include "src/base/clock.h"
 #include "src/base/format.h"
 #include "src/base/temp_dir.h"
 #include "src/gguf/ggml_log.h"
@@ -18,12 +18,6 @@ namespace {
 
 // Room for the vocabulary and the other metadata of a model file.
 constexpr uint64_t kMetadataBytes = uint64_t{128} << 20;
-
-using Clock = std::chrono::steady_clock;
-
-double MillisecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 void InitLibrary() {
   static std::once_flag once;

@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 
+#include "src/base/clock.h"
 #include "src/engine/sampler.h"
 #include "src/engine/session_impl.h"
 #include "src/engine/text_stream.h"
@@ -9,12 +9,6 @@
 
 namespace loopserve {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double MillisecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 double Mean(const std::vector<float>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());

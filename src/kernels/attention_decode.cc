@@ -403,44 +403,36 @@ void ScoreQueries(D d, const KvHeadView& kv, const float* const* q, int n_querie
   }
 }
 
+/// Calls body(d, reader) with the vectors and the reader that rows of this head are read with.
+template <class Body>
+HWY_INLINE void WithReader(const KvHeadView& kv, const Body& body) {
+  if (kv.type == KvType::kQ8_0) {
+    body(hn::CappedTag<float, 16>(), Q8Reader());
+  } else if (kv.head_dim % 16 == 0) {
+    body(hn::CappedTag<float, 16>(), F16Reader());
+  } else {
+    body(hn::CappedTag<float, 8>(), F16Reader());
+  }
+}
+
 void ScoreAllKeys(const KvHeadView& kv, const float* const* q, int n_queries, float scale, int64_t n_keys,
                   float* scores, int64_t stride) {
-  const hn::CappedTag<float, 16> d16;
-  const hn::CappedTag<float, 8> d8;
-  if (kv.type == KvType::kQ8_0) {
-    ScoreQueries<Q8Reader>(d16, kv, q, n_queries, scale, n_keys, scores, stride);
-  } else if (kv.head_dim % 16 == 0) {
-    ScoreQueries<F16Reader>(d16, kv, q, n_queries, scale, n_keys, scores, stride);
-  } else {
-    ScoreQueries<F16Reader>(d8, kv, q, n_queries, scale, n_keys, scores, stride);
-  }
+  WithReader(kv, [&](auto d, auto reader)
+                     HWY_ATTR { ScoreQueries<decltype(reader)>(d, kv, q, n_queries, scale, n_keys, scores, stride); });
 }
 
 void AttendKeys(const KvHeadView& kv, const float* q, float scale, const int32_t* keys, int64_t n_keys,
                 float* partial) {
-  const hn::CappedTag<float, 16> d16;
-  const hn::CappedTag<float, 8> d8;
-  if (kv.type == KvType::kQ8_0) {
-    AttendList<Q8Reader>(d16, kv, q, scale, keys, n_keys, partial);
-  } else if (kv.head_dim % 16 == 0) {
-    AttendList<F16Reader>(d16, kv, q, scale, keys, n_keys, partial);
-  } else {
-    AttendList<F16Reader>(d8, kv, q, scale, keys, n_keys, partial);
-  }
+  WithReader(
+      kv, [&](auto d, auto reader) HWY_ATTR { AttendList<decltype(reader)>(d, kv, q, scale, keys, n_keys, partial); });
 }
 
 void DecodePart(const AttentionProblem& problem, int part, int n_parts, float* partials) {
-  const hn::CappedTag<float, 16> d16;
-  const hn::CappedTag<float, 8> d8;
   const KeyRange range = decode_internal::PartRange(problem, part, n_parts);
   for (int kv_head = 0; kv_head < problem.n_kv_heads; ++kv_head) {
-    if (problem.kv[kv_head].type == KvType::kQ8_0) {
-      DecodeHead<Q8Reader>(d16, problem, kv_head, range, partials);
-    } else if (problem.head_dim % 16 == 0) {
-      DecodeHead<F16Reader>(d16, problem, kv_head, range, partials);
-    } else {
-      DecodeHead<F16Reader>(d8, problem, kv_head, range, partials);
-    }
+    WithReader(problem.kv[kv_head], [&](auto d, auto reader) HWY_ATTR {
+      DecodeHead<decltype(reader)>(d, problem, kv_head, range, partials);
+    });
   }
 }
 

@@ -2,6 +2,7 @@
 // products over the cache as it is stored.
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <numbers>
 
 #include "src/base/check.h"
@@ -13,8 +14,6 @@ namespace loopserve {
 namespace {
 
 using namespace attention_internal;
-
-constexpr size_t kAlignment = 64;
 
 void AttendColumns(const Item& item, AttentionMath math, const PackedLines& lines, const SparseScratch& s) {
   const auto columns = lines.columns();
@@ -123,10 +122,10 @@ PackedLines::PackedLines(const KvHeadView& kv, std::span<const int32_t> columns,
       is_column_(static_cast<size_t>(kv.n_keys)),
       key_center_(static_cast<size_t>(kv.head_dim)) {
   const auto n = static_cast<int64_t>(columns.size());
-  packed_memory_.resize(PackedKvBytes(kv.head_dim, n, math) + kAlignment);
-  const auto misplaced = reinterpret_cast<uintptr_t>(packed_memory_.data()) % kAlignment;
-  packed_ = packed_memory_.data() + (misplaced == 0 ? 0 : kAlignment - misplaced);
-  if (n > 0) Kernels(math).pack(kv, columns_.data(), 0, n, packed_, packed_ + PackedKeyBytes(kv.head_dim, n, math));
+  if (!packed_.Reserve(PackedKvBytes(kv.head_dim, n, math))) throw std::bad_alloc();
+  if (n > 0)
+    Kernels(math).pack(kv, columns_.data(), 0, n, packed_.data(),
+                       packed_.data() + PackedKeyBytes(kv.head_dim, n, math));
   Kernels(math).key_center(kv, key_center_.data());
   for (const int32_t column : columns) is_column_[static_cast<size_t>(column)] = 1;
   for (size_t i = 0; i < slashes.size();) {

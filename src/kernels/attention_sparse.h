@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "src/base/aligned_buffer.h"
 #include "src/kernels/attention.h"
 #include "src/kernels/row_scores.h"
 
@@ -63,7 +64,7 @@ class PackedLines {
     int32_t last;
   };
   std::span<const int32_t> columns() const { return columns_; }
-  const std::byte* packed_columns() const { return packed_; }
+  const std::byte* packed_columns() const { return packed_.data(); }
   std::span<const Band> bands() const { return bands_; }
   std::span<const int32_t> lone_slashes() const { return lone_slashes_; }
   bool is_column(int64_t key) const { return is_column_[static_cast<size_t>(key)] != 0; }
@@ -74,8 +75,7 @@ class PackedLines {
 
  private:
   std::vector<int32_t> columns_;
-  std::vector<std::byte> packed_memory_;
-  std::byte* packed_;  // in packed_memory_, aligned
+  AlignedBuffer packed_;
   std::vector<Band> bands_;
   std::vector<int32_t> lone_slashes_;
   std::vector<uint8_t> is_column_;

@@ -1,9 +1,9 @@
 #include "src/model/decode_graph.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "src/base/check.h"
+#include "src/base/clock.h"
 #include "src/kernels/attention.h"
 #include "src/model/layer_graph.h"
 
@@ -12,10 +12,6 @@ namespace {
 
 /// Nodes of a layer's graph, with room; the graph's memory is sized by it.
 constexpr size_t kNodesPerLayer = 64;
-
-double MillisecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
 
 }  // namespace
 
@@ -27,7 +23,7 @@ struct DecodeGraph::Step {
   std::vector<int32_t> positions;
   AlignedBuffer partials;
   size_t head_partial_bytes = 0;  ///< of one KV head, when each has its own keys
-  std::chrono::steady_clock::time_point attention_start;
+  Clock::time_point attention_start;
   double attention_ms = 0;
   double keys_read = 0, keys_held = 0;
 };
@@ -80,11 +76,11 @@ void DecodeGraph::StoreNode(ggml_tensor* y, int thread, int, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
   Step& step = *node.step;
   const HyperParams& p = node.model->params();
-  step.attention_start = std::chrono::steady_clock::now();
+  step.attention_start = Clock::now();
   Dialogue& dialogue = *step.dialogue;
   dialogue.cache.StoreRows(node.layer, step.first_position, step.rows, static_cast<const float*>(y->src[0]->data),
                            static_cast<const float*>(y->src[1]->data), p.kv_width());
-  dialogue.queries.Store(node.layer, step.first_position, step.rows, 0, static_cast<const float*>(y->src[2]->data));
+  dialogue.queries.Store(node.layer, step.first_position, step.rows, static_cast<const float*>(y->src[2]->data));
   node.reads_working_set = node.keeper->IsSparse(dialogue, node.layer);
   if (node.reads_working_set) WorkingSetKeeper::Append(dialogue, node.layer, step.first_position);
   const int64_t n_keys = step.first_position + step.rows;
@@ -184,7 +180,7 @@ Status DecodeGraph::Build(int64_t rows, bool all_rows) {
 
 Status DecodeGraph::Run(Dialogue& dialogue, std::span<const Token> tokens, bool all_rows,
                         std::span<const float>* logits, ForwardStats* stats) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   const auto rows = static_cast<int64_t>(tokens.size());
   LS_CHECK(rows >= 1 && rows <= Forward::kDecodeRows);
   KvCache& cache = dialogue.cache;

@@ -10,9 +10,9 @@ RecentQueries::RecentQueries(int n_layers, int n_positions, int64_t width)
       position_of_(static_cast<size_t>(n_layers) * static_cast<size_t>(n_positions), -1),
       queries_(position_of_.size() * static_cast<size_t>(width)) {}
 
-void RecentQueries::Store(int layer, int64_t first_position, int64_t n_rows, int64_t first_row, const float* q) {
+void RecentQueries::Store(int layer, int64_t first_position, int64_t n_rows, const float* q) {
   if (n_positions_ == 0) return;
-  for (int64_t row = std::max(first_row, n_rows - n_positions_); row < n_rows; ++row) {
+  for (int64_t row = std::max<int64_t>(0, n_rows - n_positions_); row < n_rows; ++row) {
     const int64_t position = first_position + row;
     const auto slot = static_cast<size_t>(int64_t{layer} * n_positions_ + position % n_positions_);
     position_of_[slot] = position;

@@ -19,9 +19,8 @@ class RecentQueries {
   RecentQueries(int n_layers, int n_positions, int64_t width);
 
   int n_positions() const { return n_positions_; }
-  /// Keeps the last of rows [first_position, first_position + n_rows) of a layer; q: f32 [n_rows, width], the first row
-  /// that counts being `first_row` (rows before it may be garbage).
-  void Store(int layer, int64_t first_position, int64_t n_rows, int64_t first_row, const float* q);
+  /// Keeps the last of rows [first_position, first_position + n_rows) of a layer; q: f32 [n_rows, width].
+  void Store(int layer, int64_t first_position, int64_t n_rows, const float* q);
   /// Forgets positions from n_tokens on.
   void Truncate(int64_t n_tokens);
   /// The queries of `position`, or null if they are not held.

@@ -16,8 +16,8 @@ std::vector<float> Rows(int64_t n, float first) {
 
 TEST(RecentQueriesTest, KeepsTheNewestOfEveryLayer) {
   RecentQueries queries(2, 3, 2);
-  queries.Store(0, 10, 5, 0, Rows(5, 100).data());  // positions 10 to 14: 100, 102, ...
-  queries.Store(1, 10, 1, 0, Rows(1, 500).data());
+  queries.Store(0, 10, 5, Rows(5, 100).data());  // positions 10 to 14: 100, 102, ...
+  queries.Store(1, 10, 1, Rows(1, 500).data());
   EXPECT_EQ(queries.Find(0, 11), nullptr);
   ASSERT_NE(queries.Find(0, 12), nullptr);
   EXPECT_EQ(queries.Find(0, 12)[0], 104);
@@ -25,7 +25,7 @@ TEST(RecentQueriesTest, KeepsTheNewestOfEveryLayer) {
   EXPECT_EQ(queries.Find(1, 14), nullptr);
   EXPECT_EQ(queries.Find(1, 10)[0], 500);
   EXPECT_EQ(queries.Find(0, -1), nullptr);
-  queries.Store(0, 15, 1, 0, Rows(1, 900).data());
+  queries.Store(0, 15, 1, Rows(1, 900).data());
   EXPECT_EQ(queries.Find(0, 12), nullptr);
   EXPECT_EQ(queries.Find(0, 15)[0], 900);
   EXPECT_EQ(queries.Find(0, 13)[0], 106);
@@ -33,18 +33,18 @@ TEST(RecentQueriesTest, KeepsTheNewestOfEveryLayer) {
 
 TEST(RecentQueriesTest, ForgetsWhatWasRewound) {
   RecentQueries queries(1, 4, 2);
-  queries.Store(0, 0, 8, 0, Rows(8, 0).data());
+  queries.Store(0, 0, 8, Rows(8, 0).data());
   queries.Truncate(6);
   EXPECT_NE(queries.Find(0, 5), nullptr);
   EXPECT_EQ(queries.Find(0, 6), nullptr);
   EXPECT_EQ(queries.Find(0, 7), nullptr);
-  queries.Store(0, 6, 1, 0, Rows(1, 70).data());
+  queries.Store(0, 6, 1, Rows(1, 70).data());
   EXPECT_EQ(queries.Find(0, 6)[0], 70);
 }
 
 TEST(RecentQueriesTest, NothingIsKeptWhereNothingIsWanted) {
   RecentQueries queries(1, 0, 2);
-  queries.Store(0, 0, 8, 0, Rows(8, 0).data());
+  queries.Store(0, 0, 8, Rows(8, 0).data());
   EXPECT_EQ(queries.Find(0, 7), nullptr);
 }
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 
 #include "src/base/check.h"
+#include "src/base/clock.h"
 #include "src/model/layer_graph.h"
 
 namespace loopserve {
@@ -17,12 +17,6 @@ constexpr size_t kMaxChunkNodes = 128;
 constexpr int64_t kChunkRowsPerThread = 256;
 /// Buffers above this size are given back after a pass: a long prompt must not hold its workspace for ever.
 constexpr size_t kKeptBufferBytes = size_t{64} << 20;
-
-using Clock = std::chrono::steady_clock;
-
-double MillisecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 /// Copies the chunk's queries out of the graph and appends its keys and values to the cache, rows shared by threads.
 struct StoreChunk {
@@ -168,7 +162,7 @@ Status Prefill::RunLayers(Pass& pass) {
     LS_RETURN_IF_ERROR(ForChunks(
         pass, 0, [&](int64_t first, int64_t rows) { return BeforeAttentionChunk(pass, layer, *math, first, rows); }));
     const auto attention_start = Clock::now();
-    dialogue.queries.Store(layer, dialogue.cache.n_tokens(), pass.rows(), 0, q_.floats());
+    dialogue.queries.Store(layer, dialogue.cache.n_tokens(), pass.rows(), q_.floats());
     LS_RETURN_IF_ERROR(attention_.Run(dialogue.cache, layer, pass.rows(), first_needed, dialogue.policy.prefill(),
                                       pass.control.measure_quality, &q_, &pass.figures));
     pass.attention_wall_ms += MillisecondsSince(attention_start);

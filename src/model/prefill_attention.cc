@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 
 #include "src/base/check.h"
+#include "src/base/clock.h"
 #include "src/selection/lines/line_choice.h"
 #include "src/selection/row_sample.h"
 #include "src/selection/tiles/tile_choice.h"
@@ -15,7 +15,6 @@
 namespace loopserve {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Method = PrefillSettings::Method;
 
 /// Fewer rows than this are not worth a choice: the sample would be a large part of them.
@@ -24,10 +23,6 @@ constexpr int64_t kMinSparseRows = 48;
 constexpr int64_t kMaxRunBlocks = 8;
 constexpr int64_t kShiftTiles = kMaxBlockRows / kChoiceTileKeys;
 static_assert(kMaxBlockRows % kChoiceTileKeys == 0);
-
-double MillisecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 /// Causal pairs of `rows` rows, the first of which attends `first_keys` keys.
 double CausalPairs(int64_t rows, int64_t first_keys) {

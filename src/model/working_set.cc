@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cfloat>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <new>
 #include <optional>
 
 #include "src/base/check.h"
+#include "src/base/clock.h"
 #include "src/kernels/row_scores.h"
 #include "src/selection/decode/budget_spread.h"
 #include "src/selection/decode/key_choice.h"
@@ -17,14 +17,8 @@
 namespace loopserve {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 /// Contexts up to this much longer than the budget are read in full: copying would save too little.
 constexpr int64_t kMinSaving = 4;  // a quarter
-
-double MillisecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 HeadWorkingSet& HeadOf(Dialogue& dialogue, int layer, int kv_head) {
   const int n_kv_heads = dialogue.cache.layout().n_kv_heads;
