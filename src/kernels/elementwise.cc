@@ -1,5 +1,7 @@
 #include "src/kernels/elementwise.h"
 
+#include <cmath>
+
 #include "src/kernels/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -70,6 +72,24 @@ void GeluMultiplyImpl(float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, in
   });
 }
 
+void RmsNormalizeImpl(const float* source, const float* HWY_RESTRICT weight, int64_t n, float eps, float* target) {
+  const hn::ScalableTag<float> d;
+  const auto step = static_cast<int64_t>(hn::Lanes(d));
+  auto squares = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + step <= n; i += step) {
+    const auto x = hn::LoadU(d, source + i);
+    squares = hn::MulAdd(x, x, squares);
+  }
+  float sum = hn::GetLane(hn::SumOfLanes(d, squares));
+  for (; i < n; ++i) sum += source[i] * source[i];
+  const float factor = 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
+  ForEachVector(n, [&](auto lanes, int64_t at) HWY_ATTR {
+    const auto scaled = hn::Mul(hn::LoadU(lanes, source + at), hn::Set(lanes, factor));
+    hn::StoreU(hn::Mul(scaled, hn::LoadU(lanes, weight + at)), lanes, target + at);
+  });
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace loopserve
 HWY_AFTER_NAMESPACE();
@@ -80,12 +100,16 @@ namespace loopserve {
 HWY_EXPORT(RoundToBf16Impl);
 HWY_EXPORT(SiluMultiplyImpl);
 HWY_EXPORT(GeluMultiplyImpl);
+HWY_EXPORT(RmsNormalizeImpl);
 
 void RoundToBf16(const float* source, int64_t n, uint16_t* target) {
   HWY_DYNAMIC_DISPATCH(RoundToBf16Impl)(source, n, target);
 }
 void SiluMultiply(float* gate, const float* up, int64_t n) { HWY_DYNAMIC_DISPATCH(SiluMultiplyImpl)(gate, up, n); }
 void GeluMultiply(float* gate, const float* up, int64_t n) { HWY_DYNAMIC_DISPATCH(GeluMultiplyImpl)(gate, up, n); }
+void RmsNormalize(const float* source, const float* weight, int64_t n, float eps, float* target) {
+  HWY_DYNAMIC_DISPATCH(RmsNormalizeImpl)(source, weight, n, eps, target);
+}
 
 }  // namespace loopserve
 #endif  // HWY_ONCE

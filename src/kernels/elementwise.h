@@ -1,4 +1,4 @@
-// Elementwise steps between the matrix products of prefill, vectorised for every SIMD target.
+// Steps between the matrix products, vectorised for every SIMD target.
 // Thread rule: pure functions.
 #pragma once
 
@@ -14,5 +14,8 @@ void SiluMultiply(float* gate, const float* up, int64_t n);
 
 /// gate[i] = gelu(gate[i]) * up[i], with gelu's tanh form: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
 void GeluMultiply(float* gate, const float* up, int64_t n);
+
+/// target[i] = source[i] * weight[i] / sqrt(mean(source^2) + eps). target may be source.
+void RmsNormalize(const float* source, const float* weight, int64_t n, float eps, float* target);
 
 }  // namespace loopserve

@@ -84,5 +84,29 @@ TEST(Elementwise, Bf16RoundsToNearestEvenAndKeepsNan) {
   });
 }
 
+TEST(RmsNormalize, EqualsTheDefinition) {
+  OnAllTargets([&] {
+    for (const int64_t n : {int64_t{1}, int64_t{7}, int64_t{576}}) {
+      std::mt19937 random(static_cast<unsigned>(n));
+      std::normal_distribution<float> normal(0.5f, 2.0f);
+      std::vector<float> x(static_cast<size_t>(n)), weight(x.size());
+      double squares = 0;
+      for (size_t i = 0; i < x.size(); ++i) {
+        x[i] = normal(random);
+        weight[i] = normal(random);
+        squares += double{x[i]} * x[i];
+      }
+      const std::vector<float> before = x;
+      RmsNormalize(x.data(), weight.data(), n, 1e-5f, x.data());
+      for (size_t i = 0; i < x.size(); ++i) {
+        const double expected = before[i] * weight[i] / std::sqrt(squares / static_cast<double>(n) + 1e-5);
+        // The sum has at most n / 4 + 8 roundings in a row, the quotient and the products four more.
+        const double roundings = static_cast<double>(n) / 8 + 8;
+        EXPECT_NEAR(x[i], expected, roundings * std::numeric_limits<float>::epsilon() * std::abs(expected));
+      }
+    }
+  });
+}
+
 }  // namespace
 }  // namespace loopserve

@@ -59,7 +59,7 @@ struct DecodeGraph::LayerNode {
 DecodeGraph::DecodeGraph(const Model& model, ComputeThreads& threads)
     : model_(model),
       threads_(threads),
-      math_(model),
+      math_(model, threads.n_threads()),
       keeper_(model, threads),
       memory_(kNodesPerLayer * static_cast<size_t>(model.params().n_layers + 1)),
       step_(std::make_unique<Step>()) {
@@ -156,6 +156,8 @@ Status DecodeGraph::Build(int64_t rows, bool all_rows) {
   if (rows == built_rows_ && all_rows == built_all_rows_) return Status::Ok();
   built_rows_ = 0;
   nodes_.clear();
+  math_.Clear();
+  LS_RETURN_IF_ERROR(math_.Reserve(rows));
   graph_ = memory_.Begin();
   ggml_context* context = memory_.context();
   LayerGraph layers(context, model_, math_);
@@ -212,6 +214,7 @@ Status DecodeGraph::Run(Dialogue& dialogue, std::span<const Token> tokens, bool 
   if (!step.partials.Reserve(partial_bytes)) {
     return Status(StatusCode::kResourceExhausted, "not enough memory for a decode step");
   }
+  math_.BeginStep();
   LS_RETURN_IF_ERROR(threads_.Run(graph_));
   *logits = {static_cast<const float*>(logits_->data), static_cast<size_t>(ggml_nelements(logits_))};
   if (stats != nullptr) {

@@ -13,6 +13,7 @@
 #include "src/model/compute_threads.h"
 #include "src/model/forward.h"
 #include "src/model/layer_math.h"
+#include "src/model/stored_math.h"
 #include "src/model/working_set.h"
 
 namespace loopserve {
@@ -41,7 +42,7 @@ class DecodeGraph {
 
   const Model& model_;
   ComputeThreads& threads_;
-  QuantizedMath math_;
+  StoredMath math_;
   WorkingSetKeeper keeper_;
   GraphMemory memory_;
   ggml_cgraph* graph_ = nullptr;

@@ -22,11 +22,10 @@ class LayerGraph {
   ggml_tensor* AfterAttention(int layer, ggml_tensor* attention, ggml_tensor* x);
   /// The final norm: [n_embd, rows].
   ggml_tensor* OutputNorm(ggml_tensor* x);
-  /// Logits by ggml's quantised kernels: f32 [n_vocab, rows].
+  /// Logits: f32 [n_vocab, rows].
   ggml_tensor* Logits(ggml_tensor* x);
 
  private:
-  ggml_tensor* Norm(ggml_tensor* x, ggml_tensor* weight);
   ggml_tensor* Rope(int layer, ggml_tensor* x, ggml_tensor* positions);
 
   ggml_context* context_;

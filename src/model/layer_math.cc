@@ -30,31 +30,48 @@ void ForRowBlocks(std::atomic<int64_t>* next_block, int64_t n_rows, const Body& 
 
 }  // namespace
 
+ggml_tensor* RmsNorm(ggml_context* context, const Model& model, ggml_tensor* x, ggml_tensor* weight) {
+  return ggml_mul(context, ggml_rms_norm(context, x, model.params().rms_eps), weight);
+}
+
+ggml_tensor* LayerMath::Output(ggml_context* context, ggml_tensor* x) {
+  return ggml_mul_mat(context, model_.output(), RmsNorm(context, model_, x, model_.output_norm()));
+}
+
+ggml_tensor* LayerMath::AddResidual(ggml_context* context, ggml_tensor* x, ggml_tensor* delta, ggml_tensor* post_norm) {
+  if (post_norm != nullptr) delta = RmsNorm(context, model_, delta, post_norm);
+  // In place: x is nobody else's from here on, and the caller's copy of it need not be written again.
+  return ggml_add_inplace(context, x, delta);
+}
+
 Projections QuantizedMath::Project(ggml_context* context, int layer, ggml_tensor* x) {
   const HyperParams& p = model_.params();
   const LayerWeights& w = model_.layer(layer);
   const int64_t rows = x->ne[1];
+  x = RmsNorm(context, model_, x, w.attn_norm);
   return {ggml_reshape_3d(context, Linear(context, w.wq, w.bq, x), p.head_dim, p.n_heads, rows),
           ggml_reshape_3d(context, Linear(context, w.wk, w.bk, x), p.head_dim, p.n_kv_heads, rows),
           ggml_reshape_3d(context, Linear(context, w.wv, w.bv, x), p.head_dim, p.n_kv_heads, rows)};
 }
 
-ggml_tensor* QuantizedMath::AttentionOutput(ggml_context* context, int layer, ggml_tensor* x) {
+ggml_tensor* QuantizedMath::AddAttentionOutput(ggml_context* context, int layer, ggml_tensor* attention,
+                                               ggml_tensor* x) {
   const LayerWeights& w = model_.layer(layer);
-  return Linear(context, w.wo, w.bo, x);
+  return AddResidual(context, x, Linear(context, w.wo, w.bo, attention), w.attn_post_norm);
 }
 
-ggml_tensor* QuantizedMath::FeedForward(ggml_context* context, int layer, ggml_tensor* x) {
+ggml_tensor* QuantizedMath::AddFeedForward(ggml_context* context, int layer, ggml_tensor* x) {
   const LayerWeights& w = model_.layer(layer);
-  ggml_tensor* gate = Linear(context, w.w_gate, w.b_gate, x);
-  ggml_tensor* up = Linear(context, w.w_up, w.b_up, x);
+  ggml_tensor* normed = RmsNorm(context, model_, x, w.ffn_norm);
+  ggml_tensor* gate = Linear(context, w.w_gate, w.b_gate, normed);
+  ggml_tensor* up = Linear(context, w.w_up, w.b_up, normed);
   ggml_tensor* hidden = model_.params().activation == Activation::kSilu ? ggml_swiglu_split(context, gate, up)
                                                                         : ggml_geglu_split(context, gate, up);
-  return Linear(context, w.w_down, w.b_down, hidden);
+  return AddResidual(context, x, Linear(context, w.w_down, w.b_down, hidden), w.ffn_post_norm);
 }
 
 PackedMath::PackedMath(const Model& model, const Gemm& gemm, int n_threads)
-    : model_(model), gemm_(gemm), scratch_(n_threads) {}
+    : LayerMath(model), gemm_(gemm), scratch_(n_threads) {}
 
 Status PackedMath::SetLayer(const PackedLayer* layer) {
   layer_ = layer;
@@ -90,9 +107,9 @@ ggml_tensor* PackedMath::AddProduct(ggml_context* context, const PackedMatrix& m
                         products_.back().get());
 }
 
-Projections PackedMath::Project(ggml_context* context, int, ggml_tensor* x) {
+Projections PackedMath::Project(ggml_context* context, int layer, ggml_tensor* x) {
   const HyperParams& p = model_.params();
-  ggml_tensor* qkv = AddProduct(context, layer_->qkv, x);
+  ggml_tensor* qkv = AddProduct(context, layer_->qkv, RmsNorm(context, model_, x, model_.layer(layer).attn_norm));
   const int64_t rows = x->ne[1];
   const size_t head_bytes = static_cast<size_t>(p.head_dim) * sizeof(float);
   const auto view = [&](int heads, int first_column) {
@@ -102,8 +119,8 @@ Projections PackedMath::Project(ggml_context* context, int, ggml_tensor* x) {
   return {view(p.n_heads, 0), view(p.n_kv_heads, p.q_width()), view(p.n_kv_heads, p.q_width() + p.kv_width())};
 }
 
-ggml_tensor* PackedMath::AttentionOutput(ggml_context* context, int, ggml_tensor* x) {
-  return AddProduct(context, layer_->out, x);
+ggml_tensor* PackedMath::AddAttentionOutput(ggml_context* context, int layer, ggml_tensor* attention, ggml_tensor* x) {
+  return AddResidual(context, x, AddProduct(context, layer_->out, attention), model_.layer(layer).attn_post_norm);
 }
 
 void PackedMath::RunFeedForward(ggml_tensor* y, int thread, int, void* userdata) {
@@ -132,10 +149,13 @@ void PackedMath::RunFeedForward(ggml_tensor* y, int thread, int, void* userdata)
   });
 }
 
-ggml_tensor* PackedMath::FeedForward(ggml_context* context, int, ggml_tensor* x) {
+ggml_tensor* PackedMath::AddFeedForward(ggml_context* context, int layer, ggml_tensor* x) {
+  const LayerWeights& w = model_.layer(layer);
+  ggml_tensor* normed = RmsNorm(context, model_, x, w.ffn_norm);
   products_.push_back(std::make_unique<Product>(this, &layer_->down));
-  return ggml_custom_4d(context, GGML_TYPE_F32, layer_->down.n, x->ne[1], 1, 1, &x, 1, RunFeedForward, GGML_N_TASKS_MAX,
-                        products_.back().get());
+  ggml_tensor* delta = ggml_custom_4d(context, GGML_TYPE_F32, layer_->down.n, x->ne[1], 1, 1, &normed, 1,
+                                      RunFeedForward, GGML_N_TASKS_MAX, products_.back().get());
+  return AddResidual(context, x, delta, w.ffn_post_norm);
 }
 
 }  // namespace loopserve

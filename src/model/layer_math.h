@@ -1,6 +1,7 @@
-// The matrix products of one layer as graph nodes, in two ways: ggml's quantised kernels on the weights as they are
-// stored, and packed weights through Gemm. The graph around them (norms, RoPE, residuals) is the same for both.
-// Thread rule: one owner; nodes made since the last Reset must outlive the graph's computation.
+// The matrix products of one layer as graph nodes, with the norm before them and the residual after them, in three
+// ways: ggml's quantised kernels, packed weights through Gemm, and, for the few rows of a decode step, our kernels on
+// the weights as they are stored (stored_math.h). The graph around them (RoPE, attention) is the same for all. Thread
+// rule: one owner; what a math made must outlive the graph's computation.
 #pragma once
 
 #include <atomic>
@@ -22,27 +23,37 @@ struct Projections {
   ggml_tensor* v = nullptr;
 };
 
+/// x * weight / rms(x), row by row.
+ggml_tensor* RmsNorm(ggml_context* context, const Model& model, ggml_tensor* x, ggml_tensor* weight);
+
+/// x is the residual stream, f32 [n_embd, rows], contiguous; the graph's own: what is added is added in place.
 class LayerMath {
  public:
+  explicit LayerMath(const Model& model) : model_(model) {}
   virtual ~LayerMath() = default;
-  /// x: f32 [n_embd, rows], contiguous.
+  /// Norm, then queries, keys and values.
   virtual Projections Project(ggml_context* context, int layer, ggml_tensor* x) = 0;
-  /// x: f32 [q_width, rows] -> [n_embd, rows].
-  virtual ggml_tensor* AttentionOutput(ggml_context* context, int layer, ggml_tensor* x) = 0;
-  /// x: f32 [n_embd, rows] -> [n_embd, rows]: down(activation(gate(x)) * up(x)).
-  virtual ggml_tensor* FeedForward(ggml_context* context, int layer, ggml_tensor* x) = 0;
+  /// x + output projection of attention, f32 [q_width, rows].
+  virtual ggml_tensor* AddAttentionOutput(ggml_context* context, int layer, ggml_tensor* attention, ggml_tensor* x) = 0;
+  /// x + down(activation(gate(h)) * up(h)) with h = norm(x).
+  virtual ggml_tensor* AddFeedForward(ggml_context* context, int layer, ggml_tensor* x) = 0;
+  /// Final norm and output matrix: f32 [n_vocab, rows]. By ggml's quantised kernels where not overridden.
+  virtual ggml_tensor* Output(ggml_context* context, ggml_tensor* x);
+
+ protected:
+  /// x + delta, which passes the post-norm first where the family has one.
+  ggml_tensor* AddResidual(ggml_context* context, ggml_tensor* x, ggml_tensor* delta, ggml_tensor* post_norm);
+  const Model& model_;
 };
 
-/// ggml's kernels: best for few rows, where reading the weights is the cost. Activations are rounded to 8 bits.
+/// ggml's kernels: for every stored type, and for more rows than a decode step has where there is no Gemm. Activations
+/// are rounded to 8 bits.
 class QuantizedMath : public LayerMath {
  public:
-  explicit QuantizedMath(const Model& model) : model_(model) {}
+  using LayerMath::LayerMath;
   Projections Project(ggml_context* context, int layer, ggml_tensor* x) override;
-  ggml_tensor* AttentionOutput(ggml_context* context, int layer, ggml_tensor* x) override;
-  ggml_tensor* FeedForward(ggml_context* context, int layer, ggml_tensor* x) override;
-
- private:
-  const Model& model_;
+  ggml_tensor* AddAttentionOutput(ggml_context* context, int layer, ggml_tensor* attention, ggml_tensor* x) override;
+  ggml_tensor* AddFeedForward(ggml_context* context, int layer, ggml_tensor* x) override;
 };
 
 /// Packed weights of the layer last given to SetLayer, multiplied by oneDNN on ggml's threads.
@@ -53,8 +64,8 @@ class PackedMath : public LayerMath {
   /// kResourceExhausted without memory for scratch. Forgets the nodes made before.
   Status SetLayer(const PackedLayer* layer);
   Projections Project(ggml_context* context, int layer, ggml_tensor* x) override;
-  ggml_tensor* AttentionOutput(ggml_context* context, int layer, ggml_tensor* x) override;
-  ggml_tensor* FeedForward(ggml_context* context, int layer, ggml_tensor* x) override;
+  ggml_tensor* AddAttentionOutput(ggml_context* context, int layer, ggml_tensor* attention, ggml_tensor* x) override;
+  ggml_tensor* AddFeedForward(ggml_context* context, int layer, ggml_tensor* x) override;
 
  private:
   /// A node's work; threads take its rows block by block.
@@ -68,7 +79,6 @@ class PackedMath : public LayerMath {
   static void RunFeedForward(ggml_tensor* y, int thread, int n_threads, void* product);
   ggml_tensor* AddProduct(ggml_context* context, const PackedMatrix& matrix, ggml_tensor* x);
 
-  const Model& model_;
   const Gemm& gemm_;
   const PackedLayer* layer_ = nullptr;
   std::vector<std::unique_ptr<Product>> products_;

@@ -1,0 +1,280 @@
+#include "src/kernels/stored_product.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "src/base/check.h"
+#include "src/kernels/simd_targets.h"
+#include "src/kernels/stored_row.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "src/kernels/stored_product.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "src/kernels/stored_formats-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace loopserve::HWY_NAMESPACE {
+namespace {
+
+using Ints32 = hn::Vec<I32>;
+
+void PrepareRowImpl(const float* HWY_RESTRICT x, int64_t k, int16_t* HWY_RESTRICT ints, float* HWY_RESTRICT pairs,
+                    float* HWY_RESTRICT scales, float* HWY_RESTRICT sums) {
+  const F32 d;
+  for (int64_t g = 0; g < k / kGroup; ++g, x += kGroup, ints += kGroup) {
+    Floats largest = hn::Zero(d), poison = hn::Zero(d);  // poison: 0, or NaN where x is not finite
+    for (int i = 0; i < kGroup; i += kFloatLanes) {
+      const Floats value = hn::LoadU(d, x + i);
+      largest = hn::Max(largest, hn::Abs(value));
+      poison = hn::MulAdd(value, hn::Zero(d), poison);
+    }
+    const float largest_one = hn::GetLane(hn::MaxOfLanes(d, largest));
+    const float not_finite = hn::GetLane(hn::SumOfLanes(d, poison));
+    const float inverse = largest_one > 0 ? 32767.0f / largest_one : 0.0f;
+    Ints32 total = hn::Zero(I32());
+    for (int i = 0; i < kGroup; i += kFloatLanes) {
+      const Ints32 rounded = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, inverse)));
+      total = hn::Add(total, rounded);
+      const hn::Rebind<int16_t, F32> narrow;
+      hn::StoreU(hn::DemoteTo(narrow, rounded), narrow, ints + i);
+    }
+    scales[g] = pairs[2 * g] = largest_one / 32767.0f + not_finite;
+    sums[g] = pairs[2 * g + 1] = scales[g] * static_cast<float>(hn::GetLane(hn::SumOfLanes(I32(), total)));
+  }
+}
+
+#if HWY_TARGET != HWY_SCALAR
+
+/// Dot product of a group's (or half a group's) integers, in the lanes of a vector: at most 4 products of 127 * 32767
+/// in each, below 2^24, so that the conversion to f32 is exact.
+template <int kFirst, int kCount>
+HWY_INLINE Floats DotInts(const Ints* w, const int16_t* HWY_RESTRICT y) {
+  Ints32 low = hn::Zero(I32()), high = hn::Zero(I32());
+  LOOPSERVE_UNROLL
+  for (int i = kFirst; i < kFirst + kCount; ++i) {
+    low = hn::ReorderWidenMulAccumulate(I32(), w[i], hn::Load(I16(), y + i * kIntLanes), low, high);
+  }
+  return hn::ConvertTo(F32(), hn::Add(low, high));
+}
+
+/// A group's scale in all even lanes, its sum in all odd ones.
+HWY_INLINE Floats LoadGroup(const PreparedRow& row, int64_t g) {
+  uint64_t pair;
+  std::memcpy(&pair, row.pairs + 2 * g, sizeof(pair));
+  return hn::BitCast(F32(), hn::Set(hn::Repartition<uint64_t, F32>(), pair));
+}
+
+/// A matrix row of a type with one block for each group. sum: [kRows][2], two chains of additions for each row; the
+/// offsets' part stands in each odd lane of offset[kRows].
+template <StoredType kType, int kRows>
+HWY_INLINE void SmallBlocks(const uint8_t* HWY_RESTRICT weights, int64_t groups, const PreparedRow* rows, Floats* sum,
+                            Floats* offset) {
+  using Type = Format<kType>;
+  const auto group = [&](int64_t g, int chain) HWY_ATTR {
+    Ints w[kParts];
+    Type::Unpack(weights + g * Type::kGroupBytes, w);
+    const Floats scale_and_offset = Type::ScaleAndOffset(weights + g * Type::kGroupBytes);
+    for (int r = 0; r < kRows; ++r) {
+      const Floats dot = DotInts<0, kParts>(w, rows[r].ints + g * kGroup);
+      Floats factor;
+      if constexpr (Type::kOffsetFactor != 0) {
+        const Floats both = hn::Mul(scale_and_offset, LoadGroup(rows[r], g));
+        offset[r] = hn::Add(offset[r], both);
+        factor = hn::DupEven(both);
+      } else {
+        factor = hn::Mul(scale_and_offset, hn::Set(F32(), rows[r].scales[g]));
+      }
+      sum[2 * r + chain] = hn::MulAdd(dot, factor, sum[2 * r + chain]);
+    }
+  };
+  int64_t g = 0;
+  for (; g + 2 <= groups; g += 2) {
+    group(g, 0);
+    group(g + 1, 1);
+  }
+  if (g < groups) group(g, 0);
+}
+
+/// One block of q4_K or q5_K; the offsets' part is the sum of offset's lanes.
+template <StoredType kType, int kRows>
+HWY_INLINE void BlockK(const uint8_t* HWY_RESTRICT block, const PreparedRow* rows, int64_t first_group, Floats* sum,
+                       Floats* offset) {
+  HWY_ALIGN float scales[kBlockGroups];
+  HWY_ALIGN float offsets[kBlockGroups];
+  HWY_ALIGN float factors[kRows][kBlockGroups];
+  LoadScalesK(block, scales, offsets);
+  for (int r = 0; r < kRows; ++r) {
+    for (int i = 0; i < kBlockGroups; i += kFloatLanes) {
+      const Floats of_row = hn::Load(F32(), rows[r].scales + first_group + i);
+      hn::Store(hn::Mul(hn::Load(F32(), scales + i), of_row), F32(), factors[r] + i);
+      offset[r] = hn::MulAdd(hn::Load(F32(), offsets + i), hn::Load(F32(), rows[r].sums + first_group + i), offset[r]);
+    }
+  }
+  LOOPSERVE_UNROLL
+  for (int g = 0; g < kBlockGroups; ++g) {
+    Ints w[kParts];
+    Format<kType>::Unpack(block, g, w);
+    for (int r = 0; r < kRows; ++r) {
+      const Floats dot = DotInts<0, kParts>(w, rows[r].ints + (first_group + g) * kGroup);
+      sum[2 * r + g % 2] = hn::MulAdd(dot, hn::Set(F32(), factors[r][g]), sum[2 * r + g % 2]);
+    }
+  }
+}
+
+template <int kRows>
+HWY_INLINE void BlockQ6(const uint8_t* HWY_RESTRICT block, const PreparedRow* rows, int64_t first_group, Floats* sum) {
+  using Type = Format<StoredType::kQ6_K>;
+  HWY_ALIGN float scale[2 * kBlockGroups];
+  Type::Scales16(block, scale);
+  LOOPSERVE_UNROLL
+  for (int g = 0; g < kBlockGroups; ++g) {
+    Ints w[kParts];
+    Type::Unpack(block, g, w);
+    for (int r = 0; r < kRows; ++r) {
+      const int16_t* y = rows[r].ints + (first_group + g) * kGroup;
+      const Floats first = hn::Mul(DotInts<0, kParts / 2>(w, y), hn::Set(F32(), scale[2 * g]));
+      const Floats both = hn::MulAdd(DotInts<kParts / 2, kParts / 2>(w, y), hn::Set(F32(), scale[2 * g + 1]), first);
+      const Floats row_scale = hn::Set(F32(), rows[r].scales[first_group + g]);
+      sum[2 * r + g % 2] = hn::MulAdd(both, row_scale, sum[2 * r + g % 2]);
+    }
+  }
+}
+
+template <StoredType kType, int kRows>
+HWY_NOINLINE void Columns(const uint8_t* HWY_RESTRICT weights, int64_t k, const PreparedRow* rows, int64_t n_columns,
+                          float* HWY_RESTRICT out, int64_t out_stride) {
+  constexpr bool kIsQ6 = kType == StoredType::kQ6_K;
+  constexpr bool kIsK = kIsQ6 || kType == StoredType::kQ4_K || kType == StoredType::kQ5_K;
+  const int64_t groups = k / kGroup;
+  for (int64_t c = 0; c < n_columns; ++c) {
+    Floats sum[2 * kRows], offset[kRows];
+    LOOPSERVE_UNROLL
+    for (int r = 0; r < kRows; ++r) sum[2 * r] = sum[2 * r + 1] = offset[r] = hn::Zero(F32());
+    if constexpr (kIsK) {
+      for (int64_t g = 0; g < groups; g += kBlockGroups, weights += Format<kType>::kBlockBytes) {
+        if constexpr (kIsQ6) {
+          BlockQ6<kRows>(weights, rows, g, sum);
+        } else {
+          BlockK<kType, kRows>(weights, rows, g, sum, offset);
+        }
+      }
+    } else {
+      SmallBlocks<kType, kRows>(weights, groups, rows, sum, offset);
+      weights += groups * Format<kType>::kGroupBytes;
+    }
+    for (int r = 0; r < kRows; ++r) {
+      float offsets = 0;
+      if constexpr (kIsK) {
+        offsets = hn::GetLane(hn::SumOfLanes(F32(), offset[r]));
+      } else {
+        offsets = Format<kType>::kOffsetFactor * hn::GetLane(hn::DupOdd(offset[r]));  // all odd lanes are the same
+      }
+      out[r * out_stride + c] = hn::GetLane(hn::SumOfLanes(F32(), hn::Add(sum[2 * r], sum[2 * r + 1]))) + offsets;
+    }
+  }
+}
+
+template <StoredType kType>
+void ColumnsOfType(const uint8_t* weights, int64_t k, const PreparedRow* rows, int n_rows, int64_t n_columns,
+                   float* out, int64_t out_stride) {
+  switch (n_rows) {
+    case 1:
+      return Columns<kType, 1>(weights, k, rows, n_columns, out, out_stride);
+    case 2:
+      return Columns<kType, 2>(weights, k, rows, n_columns, out, out_stride);
+    case 3:
+      return Columns<kType, 3>(weights, k, rows, n_columns, out, out_stride);
+    default:
+      return Columns<kType, 4>(weights, k, rows, n_columns, out, out_stride);
+  }
+}
+
+void ColumnsImpl(StoredType type, const uint8_t* weights, int64_t k, const PreparedRow* rows, int n_rows,
+                 int64_t n_columns, float* out, int64_t out_stride) {
+  switch (type) {
+#define LOOPSERVE_TYPE(NAME) \
+  case StoredType::NAME:     \
+    return ColumnsOfType<StoredType::NAME>(weights, k, rows, n_rows, n_columns, out, out_stride);
+    LOOPSERVE_TYPE(kQ4_0)
+    LOOPSERVE_TYPE(kQ4_1)
+    LOOPSERVE_TYPE(kQ5_0)
+    LOOPSERVE_TYPE(kQ5_1)
+    LOOPSERVE_TYPE(kQ8_0)
+    LOOPSERVE_TYPE(kQ4_K)
+    LOOPSERVE_TYPE(kQ5_K)
+    LOOPSERVE_TYPE(kQ6_K)
+#undef LOOPSERVE_TYPE
+  }
+}
+
+#else  // vectors of one lane
+
+void ColumnsImpl(StoredType type, const uint8_t* weights, int64_t k, const PreparedRow* rows, int n_rows,
+                 int64_t n_columns, float* out, int64_t out_stride) {
+  StoredColumnsPlain(type, weights, k, rows, n_rows, n_columns, out, out_stride);
+}
+
+#endif
+
+}  // namespace
+}  // namespace loopserve::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace loopserve {
+
+HWY_EXPORT(PrepareRowImpl);
+HWY_EXPORT(ColumnsImpl);
+
+StoredBlock BlockOf(StoredType type) {
+  switch (type) {
+    case StoredType::kQ4_0:
+      return {32, 18};
+    case StoredType::kQ4_1:
+      return {32, 20};
+    case StoredType::kQ5_0:
+      return {32, 22};
+    case StoredType::kQ5_1:
+      return {32, 24};
+    case StoredType::kQ8_0:
+      return {32, 34};
+    case StoredType::kQ4_K:
+      return {256, 144};
+    case StoredType::kQ5_K:
+      return {256, 176};
+    case StoredType::kQ6_K:
+      return {256, 210};
+  }
+  return {};
+}
+
+size_t PreparedRowBytes(int64_t k) { return PreparedIntBytes(k) + 4 * PreparedGroups(k) * sizeof(float); }
+
+void PrepareRow(const float* x, int64_t k, std::byte* prepared) {
+  const PreparedRow row = PreparedRowAt(prepared, k);
+  HWY_DYNAMIC_DISPATCH(PrepareRowImpl)
+  (x, k, const_cast<int16_t*>(row.ints), const_cast<float*>(row.pairs), const_cast<float*>(row.scales),
+   const_cast<float*>(row.sums));
+}
+
+void StoredProduct(const StoredMatrix& matrix, const std::byte* prepared, int64_t n_rows, int64_t first_column,
+                   int64_t n_columns, float* out, int64_t out_stride) {
+  const StoredBlock block = BlockOf(matrix.type);
+  LS_CHECK(matrix.k % block.weights == 0 && first_column + n_columns <= matrix.n);
+  const int64_t row_bytes = matrix.k / block.weights * block.bytes;
+  const auto* weights = reinterpret_cast<const uint8_t*>(matrix.data) + first_column * row_bytes;
+  for (int64_t first = 0; first < n_rows; first += kMaxProductRows) {
+    const int count = static_cast<int>(std::min<int64_t>(kMaxProductRows, n_rows - first));
+    PreparedRow rows[kMaxProductRows];
+    for (int r = 0; r < count; ++r) {
+      rows[r] = PreparedRowAt(prepared + static_cast<size_t>(first + r) * PreparedRowBytes(matrix.k), matrix.k);
+    }
+    HWY_DYNAMIC_DISPATCH(ColumnsImpl)
+    (matrix.type, weights, matrix.k, rows, count, n_columns, out + first * out_stride, out_stride);
+  }
+}
+
+}  // namespace loopserve
+#endif  // HWY_ONCE
