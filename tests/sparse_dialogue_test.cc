@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <random>
 #include <set>
@@ -179,6 +180,42 @@ TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
       EXPECT_EQ(MustGenerate(session, 3).output_tokens, 3);
     }
   }
+}
+
+TEST_P(SparseDialogueTest, ReplayComputesWhatGenerateComputed) {
+  for (const char* spec :
+       {"dense", "paper:rows=16,budget=24,interval=4", "loopserve:min_keys=0,budget=24,interval=4"}) {
+    SCOPED_TRACE(spec);
+    const std::vector<Token> prompt = Tokens(200);
+    Session generated = Open(spec);
+    MustSync(generated, prompt);
+    Session replayed = generated.Fork();
+    MustGenerate(generated, 24);
+    const std::vector<Token> all(generated.tokens().begin(), generated.tokens().end());
+    const std::vector<Token> answer(all.begin() + 200, all.end());
+    ASSERT_GE(answer.size(), 20u);
+    std::vector<int64_t> positions;
+    std::vector<Token> drawn;
+    RunControl control;
+    control.measure_quality = true;
+    const auto stats = replayed.Replay(answer, control, [&](int64_t position, std::span<const float> logits) {
+      positions.push_back(position);
+      drawn.push_back(static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    });
+    ASSERT_TRUE(stats.ok()) << stats.status().message();
+    EXPECT_EQ(drawn, answer) << "greedy: each token is the largest logit that Replay shows";
+    EXPECT_EQ(positions.front(), 200);
+    EXPECT_EQ(positions.back(), 199 + static_cast<int64_t>(answer.size()));
+    EXPECT_EQ(stats->itl_ms.size(), answer.size() - 1);
+    EXPECT_EQ(std::vector<Token>(replayed.tokens().begin(), replayed.tokens().end()), all);
+    EXPECT_EQ(stats->decode_coverage.has_value(), std::string(spec) != "dense");
+  }
+  Session session = Open("dense");
+  EXPECT_EQ(session.Replay(Tokens(2)).status().code(), StatusCode::kInvalidArgument) << "nothing was synced";
+  MustSync(session, Tokens(10));
+  EXPECT_EQ(session.Replay(std::vector<Token>{-1}).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(session.Replay(Tokens(5000)).status().code(), StatusCode::kContextLength);
+  EXPECT_EQ(session.tokens().size(), 10u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, SparseDialogueTest, testing::Values(TinyFamily::kLlama, TinyFamily::kGemma3),

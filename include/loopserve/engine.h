@@ -121,6 +121,7 @@ struct GenerationStats {
   double elapsed_ms = 0;      ///< from the call to the last token
   double first_token_ms = 0;  ///< from the call to the first token
   double tpot_ms = 0;         ///< (elapsed - first token) / (output tokens - 1); 0 with fewer than two tokens
+  std::vector<float> itl_ms;  ///< from each token to the next: output tokens - 1 values
   double linear_ms = 0;
   double attention_ms = 0;
   double selection_ms = 0;
@@ -160,6 +161,14 @@ class Session {
   /// when its KV was needed). Errors: kInvalidArgument (bad parameters, or nothing was synced).
   Result<GenerationStats> Generate(const SamplingParams& params, const TextCallback& on_text = {},
                                    const RunControl& control = {});
+
+  /// Computes an answer that is already known as Generate would have computed it, one token after the other (teacher
+  /// forcing): what a policy's decoding does to a given text. on_logits sees, in order, the logits that each of
+  /// `answer`'s tokens would have been drawn from, with that token's position: the first come from the Sync before.
+  /// The session holds all tokens of the answer afterwards. Errors: kInvalidArgument (a token outside the vocabulary,
+  /// nothing was synced), kContextLength, kResourceExhausted, kCancelled (what was computed is kept).
+  Result<GenerationStats> Replay(std::span<const Token> answer, const RunControl& control = {},
+                                 const LogitsCallback& on_logits = {});
 
   /// A second dialogue with the same past, sharing the KV blocks they have in common.
   Session Fork() const;

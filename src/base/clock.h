@@ -7,8 +7,10 @@ namespace loopserve {
 
 using Clock = std::chrono::steady_clock;
 
-inline double MillisecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+inline double ToMilliseconds(Clock::duration duration) {
+  return std::chrono::duration<double, std::milli>(duration).count();
 }
+
+inline double MillisecondsSince(Clock::time_point start) { return ToMilliseconds(Clock::now() - start); }
 
 }  // namespace loopserve

@@ -55,11 +55,11 @@ SessionImpl::SessionImpl(const SessionImpl& other)
 
 std::unique_ptr<SessionImpl> SessionImpl::Fork() const { return std::unique_ptr<SessionImpl>(new SessionImpl(*this)); }
 
-Status SessionImpl::Check(std::span<const Token> prompt) const {
+Status SessionImpl::Check(std::span<const Token> prompt, size_t before) const {
   const ModelInfo& model = engine_->info();
-  if (prompt.empty()) return Status(StatusCode::kInvalidArgument, "the prompt is empty");
-  if (static_cast<int64_t>(prompt.size()) > model.context_tokens) {
-    return Status(StatusCode::kContextLength, "the dialogue has " + std::to_string(prompt.size()) +
+  const size_t all = before + prompt.size();
+  if (static_cast<int64_t>(all) > model.context_tokens) {
+    return Status(StatusCode::kContextLength, "the dialogue has " + std::to_string(all) +
                                                   " tokens, but the context holds " +
                                                   std::to_string(model.context_tokens));
   }
@@ -92,6 +92,7 @@ Status SessionImpl::Append(std::span<const Token> tokens, const RunControl& cont
 Result<SyncStats> SessionImpl::Sync(std::span<const Token> prompt, const RunControl& control,
                                     const LogitsCallback& on_logits) {
   const auto start = Clock::now();
+  if (prompt.empty()) return Status(StatusCode::kInvalidArgument, "the prompt is empty");
   LS_RETURN_IF_ERROR(Check(prompt));
   const SyncPlan plan = PlanSync(tokens_, prompt, !logits_.empty());
   Rewind(plan.keep_tokens);
@@ -110,23 +111,81 @@ Result<SyncStats> SessionImpl::Sync(std::span<const Token> prompt, const RunCont
   return stats;
 }
 
+/// What Generate and Replay share: working sets from Begin on, one decode step after another, and the figures.
+class SessionImpl::Answer {
+ public:
+  Answer(SessionImpl& session, const RunControl& control)
+      : session_(session), control_(control), start_(Clock::now()), last_token_(start_) {}
+  ~Answer() { session_.engine_->forward().EndAnswer(session_.dialogue_); }
+  Answer(const Answer&) = delete;
+  Answer& operator=(const Answer&) = delete;
+
+  Status Begin() { return session_.engine_->forward().BeginAnswer(session_.dialogue_, &forward_); }
+
+  /// A token was drawn.
+  void CountToken(GenerationStats* stats) {
+    const auto now = Clock::now();
+    ++stats->output_tokens;
+    stats->elapsed_ms = MillisecondsSince(start_) - off_the_clock_ms_;
+    if (stats->output_tokens == 1) {
+      stats->first_token_ms = stats->elapsed_ms;
+    } else {
+      stats->itl_ms.push_back(static_cast<float>(ToMilliseconds(now - last_token_)));
+    }
+    last_token_ = now;
+  }
+
+  /// Computes what follows a token.
+  Status Step(Token token) {
+    LS_RETURN_IF_ERROR(session_.Append({&token, 1}, {}, {}, &forward_));
+    if (!control_.measure_quality || !session_.dialogue_.working_sets.active()) return Status::Ok();
+    const auto measure_start = Clock::now();
+    LS_ASSIGN_OR_RETURN(const std::vector<double> shares,
+                        session_.engine_->forward().MeasureDecodeCoverage(session_.dialogue_));
+    coverage_.resize(shares.size());
+    for (size_t i = 0; i < shares.size(); ++i) coverage_[i] += shares[i];
+    ++measured_steps_;
+    const auto spent = Clock::now() - measure_start;
+    off_the_clock_ms_ += ToMilliseconds(spent);
+    last_token_ += spent;
+    return Status::Ok();
+  }
+
+  void Report(GenerationStats* stats) const {
+    if (stats->output_tokens > 1) {
+      stats->tpot_ms = (stats->elapsed_ms - stats->first_token_ms) / static_cast<double>(stats->output_tokens - 1);
+    }
+    if (forward_.decode_keys_held > 0) {
+      stats->decode_kv_fraction = forward_.decode_keys_read / forward_.decode_keys_held;
+    }
+    if (measured_steps_ > 0) ReportCoverage(coverage_, measured_steps_, stats);
+    stats->linear_ms = forward_.linear_ms;
+    stats->attention_ms = forward_.attention.attention_ms;
+    stats->selection_ms = forward_.attention.selection_ms;
+  }
+
+ private:
+  SessionImpl& session_;
+  const RunControl& control_;
+  Clock::time_point start_, last_token_;
+  ForwardStats forward_;
+  double off_the_clock_ms_ = 0;
+  std::vector<double> coverage_;  // of each head, added up over steps
+  int64_t measured_steps_ = 0;
+};
+
 Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, const TextCallback& on_text,
                                               const RunControl& control) {
   LS_RETURN_IF_ERROR(params.Validate());
   if (logits_.empty()) return Status(StatusCode::kInvalidArgument, "nothing was synced to go on from");
-  const auto start = Clock::now();
+  Answer answer(*this, control);
   const Tokenizer& tokenizer = engine_->tokenizer();
   Sampler sampler(params);
   TextStream stream(params.stop);
   GenerationStats stats;
-  ForwardStats forward;
-  double off_the_clock_ms = 0;
   std::vector<Token> history = tokens_;
   stats.stop_reason = StopReason::kMaxTokens;
-  LS_RETURN_IF_ERROR(engine_->forward().BeginAnswer(dialogue_, &forward));
-  const EndOfAnswer end_of_answer(*this);
-  std::vector<double> coverage;  // of each head, added up over steps
-  int64_t measured_steps = 0;
+  LS_RETURN_IF_ERROR(answer.Begin());
   // Returns false when the caller wants no more.
   const auto show = [&](const std::string& text) {
     stats.text += text;
@@ -138,9 +197,7 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
       break;
     }
     const Token token = sampler.Sample(logits_, history);
-    ++stats.output_tokens;
-    stats.elapsed_ms = MillisecondsSince(start) - off_the_clock_ms;
-    if (stats.output_tokens == 1) stats.first_token_ms = stats.elapsed_ms;
+    answer.CountToken(&stats);
     if (tokenizer.IsEndOfText(token) && !params.ignore_end_of_text) {
       stats.stop_reason = StopReason::kEndOfText;
       break;
@@ -156,26 +213,30 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
       stats.stop_reason = StopReason::kContextFull;
       break;
     }
-    LS_RETURN_IF_ERROR(Append({&token, 1}, {}, {}, &forward));
-    if (control.measure_quality && dialogue_.working_sets.active()) {
-      const auto measure_start = Clock::now();
-      LS_ASSIGN_OR_RETURN(const std::vector<double> shares, engine_->forward().MeasureDecodeCoverage(dialogue_));
-      coverage.resize(shares.size());
-      for (size_t i = 0; i < shares.size(); ++i) coverage[i] += shares[i];
-      ++measured_steps;
-      off_the_clock_ms += MillisecondsSince(measure_start);
-    }
+    LS_RETURN_IF_ERROR(answer.Step(token));
   }
   if (!stream.stopped()) show(stream.Finish());
   if (stream.stopped()) stats.stop_reason = StopReason::kStopString;
-  if (stats.output_tokens > 1) {
-    stats.tpot_ms = (stats.elapsed_ms - stats.first_token_ms) / static_cast<double>(stats.output_tokens - 1);
+  answer.Report(&stats);
+  return stats;
+}
+
+Result<GenerationStats> SessionImpl::Replay(std::span<const Token> tokens, const RunControl& control,
+                                            const LogitsCallback& on_logits) {
+  LS_RETURN_IF_ERROR(Check(tokens, tokens_.size()));
+  if (logits_.empty()) return Status(StatusCode::kInvalidArgument, "nothing was synced to go on from");
+  Answer answer(*this, control);
+  GenerationStats stats;
+  stats.stop_reason = StopReason::kMaxTokens;
+  LS_RETURN_IF_ERROR(answer.Begin());
+  for (const Token token : tokens) {
+    if (IsCancelled(control)) return Status(StatusCode::kCancelled, "cancelled while an answer was computed");
+    if (on_logits) on_logits(static_cast<int64_t>(tokens_.size()), logits_);
+    answer.CountToken(&stats);
+    stats.text += engine_->tokenizer().Piece(token);
+    LS_RETURN_IF_ERROR(answer.Step(token));
   }
-  if (forward.decode_keys_held > 0) stats.decode_kv_fraction = forward.decode_keys_read / forward.decode_keys_held;
-  if (measured_steps > 0) ReportCoverage(coverage, measured_steps, &stats);
-  stats.linear_ms = forward.linear_ms;
-  stats.attention_ms = forward.attention.attention_ms;
-  stats.selection_ms = forward.attention.selection_ms;
+  answer.Report(&stats);
   return stats;
 }
 
@@ -192,6 +253,11 @@ Result<SyncStats> Session::Sync(std::span<const Token> prompt, const RunControl&
 Result<GenerationStats> Session::Generate(const SamplingParams& params, const TextCallback& on_text,
                                           const RunControl& control) {
   return impl_->Generate(params, on_text, control);
+}
+
+Result<GenerationStats> Session::Replay(std::span<const Token> answer, const RunControl& control,
+                                        const LogitsCallback& on_logits) {
+  return impl_->Replay(answer, control, on_logits);
 }
 
 Session Session::Fork() const { return Session(impl_->Fork()); }

@@ -19,6 +19,8 @@ class SessionImpl {
   Result<SyncStats> Sync(std::span<const Token> prompt, const RunControl& control, const LogitsCallback& on_logits);
   Result<GenerationStats> Generate(const SamplingParams& params, const TextCallback& on_text,
                                    const RunControl& control);
+  Result<GenerationStats> Replay(std::span<const Token> answer, const RunControl& control,
+                                 const LogitsCallback& on_logits);
   std::unique_ptr<SessionImpl> Fork() const;
 
   std::span<const Token> tokens() const { return tokens_; }
@@ -26,19 +28,10 @@ class SessionImpl {
   const KvCache& cache() const { return dialogue_.cache; }
 
  private:
-  /// Gives an answer's working sets back, however it ends.
-  class EndOfAnswer {
-   public:
-    explicit EndOfAnswer(SessionImpl& session) : session_(session) {}
-    ~EndOfAnswer() { session_.engine_->forward().EndAnswer(session_.dialogue_); }
-    EndOfAnswer(const EndOfAnswer&) = delete;
-    EndOfAnswer& operator=(const EndOfAnswer&) = delete;
-
-   private:
-    SessionImpl& session_;
-  };
+  class Answer;  ///< an answer on its way, token by token
   SessionImpl(const SessionImpl& other);
-  Status Check(std::span<const Token> prompt) const;
+  /// Tokens of the vocabulary, `before` of them and these within the context.
+  Status Check(std::span<const Token> tokens, size_t before = 0) const;
   /// Computes tokens after what is held. On error the timeline ends where it did.
   Status Append(std::span<const Token> tokens, const RunControl& control, const LogitsCallback& on_logits,
                 ForwardStats* stats);
