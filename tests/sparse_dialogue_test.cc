@@ -120,6 +120,10 @@ TEST_P(SparseDialogueTest, FiguresSayWhatWasLeftOut) {
     EXPECT_LT(*stats.coverage_heldout, 1.0);
     EXPECT_GT(*stats.output_error, 0.0);
     EXPECT_GE(*stats.output_error_p90, *stats.output_error * 0.5);
+    ASSERT_TRUE(stats.floor_density && stats.floor_error);
+    EXPECT_GT(*stats.floor_density, 0.0);
+    EXPECT_LT(*stats.floor_density, stats.prefill_density);
+    EXPECT_GT(*stats.floor_error, 0.0);
   }
 }
 
