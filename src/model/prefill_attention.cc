@@ -4,6 +4,7 @@
 #include "src/base/clock.h"
 #include "src/model/prefill_layer.h"
 #include "src/model/prefill_methods.h"
+#include "src/selection/flexprefill/flex_choice.h"
 
 namespace loopserve {
 namespace {
@@ -13,6 +14,15 @@ using Method = PrefillSettings::Method;
 /// Fewer rows than this are not worth a choice: the sample would be a large part of them.
 constexpr int64_t kMinSparseRows = 48;
 
+/// Whether there is something to choose. Where a method would take everything, dense attention is the same and faster.
+bool IsSparse(const PrefillSettings& settings, const AttentionProblem& problem, int64_t n_keys) {
+  if (settings.method == Method::kDense || problem.window != 0 || problem.n_rows < kMinSparseRows) return false;
+  if (settings.alpha >= 1 || settings.cover >= 1 || n_keys < settings.min_keys) return false;
+  if (settings.method == Method::kMInference) return n_keys > settings.slashes;
+  if (settings.method == Method::kFlexPrefill) return n_keys > FlexDenseKeys(settings.min_budget);
+  return true;
+}
+
 Status RunMethod(Method method, const PrefillLayer& layer) {
   switch (method) {
     case Method::kDense:
@@ -20,7 +30,12 @@ Status RunMethod(Method method, const PrefillLayer& layer) {
     case Method::kTiles:
       return PrefillTiles(layer);
     case Method::kLines:
+    case Method::kMInference:
       return PrefillLines(layer);
+    case Method::kFlexPrefill:
+      return PrefillFlexPrefill(layer);
+    case Method::kXAttention:
+      return PrefillXAttention(layer);
   }
   return Status(StatusCode::kInternal, "no such prefill method");
 }
@@ -112,8 +127,7 @@ Status PrefillAttention::Run(const KvCache& cache, int layer_index, int64_t n_ro
 
   for (PrefillThread& state : states_) state.Reset();
   LS_RETURN_IF_ERROR(PackAll(layer));
-  const bool is_sparse = settings.method != Method::kDense && settings.alpha < 1 && problem.window == 0 &&
-                         n_keys >= settings.min_keys && problem.n_rows >= kMinSparseRows;
+  const bool is_sparse = IsSparse(settings, problem, n_keys);
   if (is_sparse) {
     LS_CHECK(first_row == 0);  // no policy asks for the last row alone of so many
     problem.out = out_.floats();

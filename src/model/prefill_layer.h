@@ -23,7 +23,7 @@ namespace loopserve {
 struct PrefillThread {
   AlignedBuffer scratch;  ///< SparseScratchBytes, or PrefillScratchBytes where the policy is dense
   std::vector<float> mass, mass_before, estimate;
-  std::vector<int32_t> tiles;
+  std::vector<int32_t> tiles, blocks;
   std::vector<float> weights;                        ///< of the rows that decide
   std::vector<float> row_weights, row_out, partial;  ///< of the row that is measured
   std::vector<int32_t> row_keys;

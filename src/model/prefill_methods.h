@@ -17,8 +17,14 @@ Status PrefillDense(const PrefillLayer& layer);
 /// Tiles of 16 keys, chosen for each block of 96 rows of a head by its own sampled rows. (prefill_tiles.cc)
 Status PrefillTiles(const PrefillLayer& layer);
 
-/// Vertical and slash lines, chosen once for all rows of a head. (prefill_lines.cc)
+/// Vertical and slash lines, chosen once for all rows of a head: kLines and kMInference. (prefill_lines.cc)
 Status PrefillLines(const PrefillLayer& layer);
+
+/// Blocks of keys for each block of rows of a head, by the attention of its last rows. (prefill_flexprefill.cc)
+Status PrefillFlexPrefill(const PrefillLayer& layer);
+
+/// The same by antidiagonals of the scores of each block. (prefill_xattention.cc)
+Status PrefillXAttention(const PrefillLayer& layer);
 
 /// For the methods, where the layer is measured: what was lost on one row of a head that took no part in the choice.
 /// Its output is in problem.out already. held: the share of the row's softmax weights (f32 [position + 1], by key) that
