@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "src/selection/lines/line_sums.h"
+
 namespace loopserve {
 namespace {
 
@@ -56,21 +58,10 @@ std::vector<int64_t> HeaviestWithin(const Weights& weights, double share) {
 
 /// The mean weight of the rows on every column, and on every slash, the farthest first as in the published code.
 void MeanLines(const FlexProblem& problem, Weights* columns, Weights* slashes) {
-  const auto n = static_cast<size_t>(problem.n_keys);
-  columns->assign(n, 0);
-  slashes->assign(n, 0);
-  const size_t n_rows = problem.rows.positions.size();
-  for (size_t r = 0; r < n_rows; ++r) {
-    const int64_t position = problem.rows.positions[r];
-    const float* weights = problem.rows.weights + static_cast<int64_t>(r) * problem.rows.stride;
-    for (int64_t t = 0; t <= position; ++t) {
-      if (!std::isfinite(weights[t])) continue;
-      (*columns)[static_cast<size_t>(t)] += weights[t];
-      (*slashes)[static_cast<size_t>(problem.n_keys - 1 - (position - t))] += weights[t];
-    }
-  }
+  SumLines(problem.rows, problem.n_keys, columns, slashes);
+  std::ranges::reverse(*slashes);
   for (Weights* lines : {columns, slashes}) {
-    for (double& weight : *lines) weight /= static_cast<double>(n_rows);
+    for (double& weight : *lines) weight /= static_cast<double>(problem.rows.positions.size());
   }
 }
 

@@ -1,10 +1,11 @@
 #include "src/selection/minference/vertical_slash.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <numeric>
-#include <span>
+#include <utility>
+
+#include "src/selection/lines/line_sums.h"
 
 namespace loopserve {
 namespace {
@@ -49,20 +50,11 @@ int64_t CountCells(const LineProblem& problem, const VerticalSlash& lines) {
 }  // namespace
 
 VerticalSlash ChooseVerticalSlash(const LineProblem& problem, int64_t n_columns, int64_t n_slashes) {
-  const auto n = static_cast<size_t>(problem.n_keys);
-  std::vector<double> columns(n), slashes(n);
-  for (size_t r = 0; r < problem.rows.positions.size(); ++r) {
-    const int64_t position = problem.rows.positions[r];
-    const float* weights = problem.rows.weights + static_cast<int64_t>(r) * problem.rows.stride;
-    for (int64_t t = 0; t <= position; ++t) {
-      if (!std::isfinite(weights[t])) continue;
-      columns[static_cast<size_t>(t)] += weights[t];
-      slashes[static_cast<size_t>(position - t)] += weights[t];
-    }
-  }
+  std::vector<double> columns, slashes;
+  SumLines(problem.rows, problem.n_keys, &columns, &slashes);
   VerticalSlash lines;
   lines.slashes = Heaviest(std::move(slashes), kForcedSlashes, std::max(n_slashes, kLeastSlashes));
-  if (lines.slashes.size() < n) {
+  if (static_cast<int64_t>(lines.slashes.size()) < problem.n_keys) {
     lines.columns = Heaviest(std::move(columns), kForcedColumns, std::max(n_columns, kLeastColumns));
   }
   lines.cells = CountCells(problem, lines);

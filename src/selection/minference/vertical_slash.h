@@ -29,7 +29,7 @@ struct VerticalSlash {
 
 /// problem.rows: the turn's last kVerticalSlashRows rows, or all if there are fewer. Takes n_columns columns and
 /// n_slashes slashes, at least the least numbers and at most as many as there are keys; among equals the lower index,
-/// which is the nearer slash. As many slashes as keys are every cell: columns are then left out. Weights that are not
+/// which is the nearer slash. As many slashes as keys are every cell: columns are then left out. Rows that are not
 /// finite count as nothing.
 VerticalSlash ChooseVerticalSlash(const LineProblem& problem, int64_t n_columns, int64_t n_slashes);
 

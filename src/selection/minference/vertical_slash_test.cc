@@ -112,14 +112,5 @@ TEST(VerticalSlashTest, AColumnAndASlashThatStandOutAreFound) {
   EXPECT_EQ(lines.slashes.back(), 300);
 }
 
-TEST(VerticalSlashTest, WeightsThatAreNotFiniteCountAsNothing) {
-  Turn turn(0, 300, 1);
-  turn.At(3, 200) = NAN;
-  turn.At(4, 201) = INFINITY;
-  turn.At(5, 150) = 1;
-  const VerticalSlash lines = ChooseVerticalSlash(turn.Problem(), 31, 101);
-  EXPECT_EQ(lines.columns.back(), 150);
-}
-
 }  // namespace
 }  // namespace loopserve
