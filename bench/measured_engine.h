@@ -40,7 +40,15 @@ struct RunFigures {
   std::optional<double> selection_ms;
   std::optional<double> prefill_density;
   std::optional<double> coverage_heldout;
+  std::optional<double> output_error;
+  std::optional<double> output_error_p90;
+  std::optional<double> floor_density;
+  std::optional<double> floor_error;
+  std::optional<double> decode_linear_ms;  ///< of the whole answer, as are the next two
+  std::optional<double> decode_attention_ms;
+  std::optional<double> decode_selection_ms;
   std::optional<double> decode_coverage;
+  std::optional<double> decode_coverage_p10;
   std::optional<double> decode_kv_fraction;
   std::optional<double> peak_rss_bytes;  ///< of the engine's process, since the context was prepared
   std::vector<Token> output;             ///< the tokens it wrote

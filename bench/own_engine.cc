@@ -57,6 +57,9 @@ class OwnEngine : public MeasuredEngine {
     figures.prefill_density = sync.prefill_density;
     LS_RETURN_IF_ERROR(MeasureQuality(prompt, gen_tokens, &figures));
     figures.decode_kv_fraction = generation.decode_kv_fraction;
+    figures.decode_linear_ms = generation.linear_ms;
+    figures.decode_attention_ms = generation.attention_ms;
+    figures.decode_selection_ms = generation.selection_ms;
     const std::span<const Token> held = session.tokens();
     figures.output.assign(held.begin() + static_cast<ptrdiff_t>(std::min(prompt.size(), held.size())), held.end());
     if (figures.output.size() + 1 == static_cast<size_t>(gen_tokens)) {
@@ -81,7 +84,12 @@ class OwnEngine : public MeasuredEngine {
       measured_tokens_ = prompt.size();
     }
     figures->coverage_heldout = measured_sync_.coverage_heldout;
+    figures->output_error = measured_sync_.output_error;
+    figures->output_error_p90 = measured_sync_.output_error_p90;
+    figures->floor_density = measured_sync_.floor_density;
+    figures->floor_error = measured_sync_.floor_error;
     figures->decode_coverage = measured_generation_.decode_coverage;
+    figures->decode_coverage_p10 = measured_generation_.decode_coverage_p10;
     return Status::Ok();
   }
 

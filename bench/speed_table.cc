@@ -11,9 +11,22 @@ namespace {
 
 /// The figures whose medians are taken one by one.
 constexpr std::optional<double> RunFigures::*kMedianFigures[] = {
-    &RunFigures::tpot_ms,         &RunFigures::linear_ms,          &RunFigures::attention_ms,
-    &RunFigures::selection_ms,    &RunFigures::prefill_density,    &RunFigures::coverage_heldout,
-    &RunFigures::decode_coverage, &RunFigures::decode_kv_fraction,
+    &RunFigures::tpot_ms,
+    &RunFigures::linear_ms,
+    &RunFigures::attention_ms,
+    &RunFigures::selection_ms,
+    &RunFigures::prefill_density,
+    &RunFigures::coverage_heldout,
+    &RunFigures::output_error,
+    &RunFigures::output_error_p90,
+    &RunFigures::floor_density,
+    &RunFigures::floor_error,
+    &RunFigures::decode_linear_ms,
+    &RunFigures::decode_attention_ms,
+    &RunFigures::decode_selection_ms,
+    &RunFigures::decode_coverage,
+    &RunFigures::decode_coverage_p10,
+    &RunFigures::decode_kv_fraction,
 };
 
 class SpeedRun {

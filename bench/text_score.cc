@@ -1,6 +1,7 @@
 #include "bench/text_score.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "bench/metrics.h"
@@ -16,6 +17,11 @@ constexpr int64_t kLogitsBlockBytes = int64_t{64} << 20;
 constexpr int kMaxBlockRows = 256;
 constexpr int kMinBlockRows = 32;
 
+constexpr std::optional<double> WindowFigures::*kWindowFigures[] = {
+    &WindowFigures::prefill_density,  &WindowFigures::coverage_heldout, &WindowFigures::output_error,
+    &WindowFigures::output_error_p90, &WindowFigures::floor_density,    &WindowFigures::floor_error,
+};
+
 class EngineScorer : public Scorer {
  public:
   EngineScorer(std::shared_ptr<Engine> engine, Policy policy, const std::atomic<bool>* cancel)
@@ -29,7 +35,10 @@ class EngineScorer : public Scorer {
     control.cancel = cancel_;
     control.measure_quality = true;
     LS_ASSIGN_OR_RETURN(const SyncStats stats, session.Sync(window, control, on_logits));
-    if (figures != nullptr) *figures = {stats.prefill_density, stats.coverage_heldout};
+    if (figures != nullptr) {
+      *figures = {stats.prefill_density,  stats.coverage_heldout, stats.output_error,
+                  stats.output_error_p90, stats.floor_density,    stats.floor_error};
+    }
     return Status::Ok();
   }
 
@@ -97,8 +106,7 @@ class TextScoring {
     }
     LS_RETURN_IF_ERROR(ours.Finish());
     if (theirs) LS_RETURN_IF_ERROR(theirs->Finish());
-    density_.Add(figures.prefill_density, window.size());
-    coverage_.Add(figures.coverage_heldout, window.size());
+    for (size_t i = 0; i < std::size(kWindowFigures); ++i) means_[i].Add(figures.*kWindowFigures[i], window.size());
     tokens_ += static_cast<int64_t>(window.size());
     ++windows_;
     return Status::Ok();
@@ -111,8 +119,7 @@ class TextScoring {
     score.scored_positions = positions_;
     score.windows = windows_;
     score.nll = nll_ / n;
-    score.prefill_density = density_.mean();
-    score.coverage_heldout = coverage_.mean();
+    for (size_t i = 0; i < std::size(kWindowFigures); ++i) score.figures.*kWindowFigures[i] = means_[i].mean();
     if (against_ == nullptr) return score;
     score.nll_against = nll_against_ / n;
     double sum = 0;
@@ -130,7 +137,7 @@ class TextScoring {
   int64_t tokens_ = 0, positions_ = 0, windows_ = 0, same_top1_ = 0;
   double nll_ = 0, nll_against_ = 0;
   std::vector<double> kl_;
-  WindowMean density_, coverage_;
+  WindowMean means_[std::size(kWindowFigures)];
 };
 
 }  // namespace

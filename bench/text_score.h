@@ -23,6 +23,10 @@ namespace loopserve::bench {
 struct WindowFigures {
   std::optional<double> prefill_density;
   std::optional<double> coverage_heldout;
+  std::optional<double> output_error;
+  std::optional<double> output_error_p90;
+  std::optional<double> floor_density;
+  std::optional<double> floor_error;
 };
 
 /// A model that can be asked for the logits of all rows of a window.
@@ -74,8 +78,7 @@ struct TextScore {
   std::optional<double> kl_p99;
   std::optional<double> kl_max;
   std::optional<double> top1_agreement;
-  std::optional<double> prefill_density;   ///< mean over windows, by their tokens
-  std::optional<double> coverage_heldout;  ///< the same
+  WindowFigures figures;  ///< of each the mean over windows, by their tokens
 };
 
 /// against may be null. on_progress sees the share done. Errors: kInvalidArgument (no position to score, different

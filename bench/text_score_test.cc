@@ -55,8 +55,8 @@ TEST(ScoreTextTest, MatchesTheDefinitionsByHand) {
   EXPECT_NEAR(*score->kl, kl, 1e-6);
   EXPECT_NEAR(*score->kl_max, kl, 1e-6);
   EXPECT_EQ(*score->top1_agreement, 0);
-  EXPECT_EQ(score->prefill_density, 0.5);
-  EXPECT_EQ(score->coverage_heldout, std::nullopt);
+  EXPECT_EQ(score->figures.prefill_density, 0.5);
+  EXPECT_EQ(score->figures.coverage_heldout, std::nullopt);
 }
 
 TEST(ScoreTextTest, RefusesWhatCannotBeScored) {
@@ -104,7 +104,7 @@ TEST(ScoreTextTest, OurEngineAgreesWithLlamaCppOnTheSameWeights) {
   EXPECT_EQ(score->windows, 2);
   EXPECT_LT(*score->kl, 1e-3);
   EXPECT_GT(*score->top1_agreement, 0.97);
-  EXPECT_EQ(score->prefill_density, 1.0);
+  EXPECT_EQ(score->figures.prefill_density, 1.0);
 }
 
 }  // namespace

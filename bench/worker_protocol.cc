@@ -21,14 +21,22 @@ constexpr std::array<std::pair<StatusCode, const char*>, 8> kCodes = {{
 }};
 
 /// The optional figures and the names they have on the wire.
-constexpr std::array<std::pair<const char*, std::optional<double> RunFigures::*>, 9> kOptionalFigures = {{
+constexpr std::array<std::pair<const char*, std::optional<double> RunFigures::*>, 17> kOptionalFigures = {{
     {"tpot_ms", &RunFigures::tpot_ms},
     {"linear_ms", &RunFigures::linear_ms},
     {"attention_ms", &RunFigures::attention_ms},
     {"selection_ms", &RunFigures::selection_ms},
     {"prefill_density", &RunFigures::prefill_density},
     {"coverage_heldout", &RunFigures::coverage_heldout},
+    {"output_error", &RunFigures::output_error},
+    {"output_error_p90", &RunFigures::output_error_p90},
+    {"floor_density", &RunFigures::floor_density},
+    {"floor_error", &RunFigures::floor_error},
+    {"decode_linear_ms", &RunFigures::decode_linear_ms},
+    {"decode_attention_ms", &RunFigures::decode_attention_ms},
+    {"decode_selection_ms", &RunFigures::decode_selection_ms},
     {"decode_coverage", &RunFigures::decode_coverage},
+    {"decode_coverage_p10", &RunFigures::decode_coverage_p10},
     {"decode_kv_fraction", &RunFigures::decode_kv_fraction},
     {"peak_rss_bytes", &RunFigures::peak_rss_bytes},
 }};

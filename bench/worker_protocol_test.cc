@@ -45,11 +45,17 @@ TEST(WorkerProtocolTest, FiguresAndErrorsSurviveTheWire) {
   RunFigures figures;
   figures.ttft_ms = 12.5;
   figures.prefill_density = 0.25;
+  figures.output_error_p90 = 0.125;
+  figures.floor_density = 0.0625;
+  figures.decode_coverage_p10 = 0.5;
   figures.output = {4, 5};
   const auto decoded = DecodeRunReply(EncodeReply(figures));
   ASSERT_TRUE(decoded.ok());
   EXPECT_EQ(decoded->ttft_ms, 12.5);
   EXPECT_EQ(decoded->prefill_density, 0.25);
+  EXPECT_EQ(decoded->output_error_p90, 0.125);
+  EXPECT_EQ(decoded->floor_density, 0.0625);
+  EXPECT_EQ(decoded->decode_coverage_p10, 0.5);
   EXPECT_EQ(decoded->tpot_ms, std::nullopt);
   EXPECT_EQ(decoded->output, figures.output);
   const Status error = DecodeReply(EncodeReply(Status(StatusCode::kUnsupported, "no such \"family\"")));

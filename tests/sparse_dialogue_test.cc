@@ -80,7 +80,8 @@ TEST_P(SparseDialogueTest, NothingLeftOutIsDense) {
   const std::vector<float> logits(dense.logits().begin(), dense.logits().end());
   MustGenerate(dense, 40);
   for (const char* spec : {"loopserve:alpha=1,budget=0", "paper:alpha=1,budget=0", "loopserve:alpha=1,budget=5000",
-                           "loopserve:min_keys=2000,budget=0"}) {
+                           "loopserve:min_keys=2000,budget=0", "minference:slashes=900", "flexprefill:gamma=1",
+                           "flexprefill:min_budget=900", "xattention:threshold=1", "xattention:min_keys=2000"}) {
     SCOPED_TRACE(spec);
     Session sparse = Open(spec);
     const SyncStats stats = MustSync(sparse, tokens, true);
@@ -97,7 +98,9 @@ TEST_P(SparseDialogueTest, NearlyEverythingIsNearlyDense) {
   const std::vector<Token> tokens = Tokens(1500);
   Session dense = Open("dense");
   MustSync(dense, tokens);
-  for (const char* spec : {"loopserve:alpha=0.999999999,min_keys=0", "paper:alpha=0.9999999,rows=1500"}) {
+  for (const char* spec : {"loopserve:alpha=0.999999999,min_keys=0", "paper:alpha=0.9999999,rows=1500",
+                           "minference:columns=1500,slashes=1400", "flexprefill:gamma=0.9999999,tau=0",
+                           "xattention:threshold=0.9999999,stride=16", "xattention:threshold=0.9999999,block=64"}) {
     SCOPED_TRACE(spec);
     Session sparse = Open(spec);
     const SyncStats stats = MustSync(sparse, tokens, true);
@@ -110,7 +113,9 @@ TEST_P(SparseDialogueTest, NearlyEverythingIsNearlyDense) {
 
 TEST_P(SparseDialogueTest, FiguresSayWhatWasLeftOut) {
   const std::vector<Token> tokens = Tokens(2000);
-  for (const char* spec : {"loopserve:alpha=0.6,min_keys=0", "paper:alpha=0.6"}) {
+  for (const char* spec : {"loopserve:alpha=0.6,min_keys=0", "paper:alpha=0.6", "minference:columns=400,slashes=200",
+                           "flexprefill:gamma=0.4,min_budget=128", "flexprefill:gamma=0.4,tau=1,min_budget=128",
+                           "xattention:threshold=0.6", "xattention:threshold=0.5,stride=8,block=64"}) {
     SCOPED_TRACE(spec);
     Session sparse = Open(spec);
     const SyncStats stats = MustSync(sparse, tokens, true);
@@ -121,20 +126,29 @@ TEST_P(SparseDialogueTest, FiguresSayWhatWasLeftOut) {
     EXPECT_LT(*stats.coverage_heldout, 1.0);
     EXPECT_GT(*stats.output_error, 0.0);
     EXPECT_GE(*stats.output_error_p90, *stats.output_error * 0.5);
+    ASSERT_TRUE(stats.floor_density && stats.floor_error);
+    EXPECT_GT(*stats.floor_density, 0.0);
+    EXPECT_LT(*stats.floor_density, 1.0);
+    EXPECT_GT(*stats.floor_error, 0.0);
   }
 }
 
 TEST_P(SparseDialogueTest, TheSameRequestGivesTheSameAnswer) {
   const std::vector<Token> tokens = Tokens(1200);
-  std::set<std::vector<Token>> answers;
-  for (int i = 0; i < 3; ++i) {
-    Session session = Open("loopserve:alpha=0.8,min_keys=0,budget=200,interval=5,queries=3");
-    MustSync(session, std::span(tokens).first(700));
-    MustSync(session, tokens);
-    MustGenerate(session, 50);
-    answers.insert(Held(session));
+  for (const char* spec :
+       {"loopserve:alpha=0.8,min_keys=0,budget=200,interval=5,queries=3", "minference:columns=100,slashes=200",
+        "flexprefill:gamma=0.5,min_budget=128", "xattention:threshold=0.5,budget=200"}) {
+    SCOPED_TRACE(spec);
+    std::set<std::vector<Token>> answers;
+    for (int i = 0; i < 3; ++i) {
+      Session session = Open(spec);
+      MustSync(session, std::span(tokens).first(700));
+      MustSync(session, tokens);
+      MustGenerate(session, 50);
+      answers.insert(Held(session));
+    }
+    EXPECT_EQ(answers.size(), 1u);
   }
-  EXPECT_EQ(answers.size(), 1u);
 }
 
 TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
@@ -170,7 +184,9 @@ TEST_P(SparseDialogueTest, ForksAnswerAsTheOriginalWould) {
 
 TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
   for (const char* spec : {"loopserve:alpha=0.5,min_keys=0,budget=1,interval=1,queries=1", "paper:budget=8",
-                           "loopserve:budget=2,interval=4096,queries=64,min_keys=0"}) {
+                           "loopserve:budget=2,interval=4096,queries=64,min_keys=0",
+                           "minference:columns=30,slashes=50,budget=4", "flexprefill:gamma=0.3,min_budget=1",
+                           "flexprefill:gamma=0.3,tau=1,min_budget=1", "xattention:threshold=0.3,stride=4,block=64"}) {
     SCOPED_TRACE(spec);
     Session session = Open(spec);
     std::vector<Token> tokens;

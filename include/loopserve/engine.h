@@ -105,11 +105,16 @@ struct SyncStats {
   /// Computed query-key pairs / causal pairs, over all layers and heads; 1 for dense. Empty if nothing was computed.
   std::optional<double> prefill_density;
   /// Share of attention weight recovered on rows that did not take part in the choice: mean over rows, heads and layers
-  /// that were not dense. Empty unless RunControl::measure_quality asked for it, as are the next two.
+  /// that were not dense. Empty unless RunControl::measure_quality asked for it, as are the next four.
   std::optional<double> coverage_heldout;
   /// |sparse - dense| / |dense| of the attention output of those rows: mean, and the value that a tenth of them exceed.
   std::optional<double> output_error;
   std::optional<double> output_error_p90;
+  /// The floor of those rows, from their exact weights: the fewest keys that hold PrefillSettings::alpha of a row's
+  /// weight / the keys that it could attend, over all these rows; and the mean output error where each row attends
+  /// these keys alone. No choice that holds as much in every row can compute less.
+  std::optional<double> floor_density;
+  std::optional<double> floor_error;
 };
 
 enum class StopReason : uint8_t { kEndOfText, kStopString, kMaxTokens, kContextFull, kCancelled };

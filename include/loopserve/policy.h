@@ -17,10 +17,15 @@ struct PrefillSettings {
     kDense,  ///< every causal pair
     kLines,  ///< the paper's: vertical and slash lines, one choice per query head and turn (Algorithm 1)
     kTiles,  ///< ours: tiles of 16 neighbouring keys, one choice per query head and block of 96 rows
+    // Published methods to compare with, each by its own rule in the same engine (docs/algorithm.md).
+    kMInference,   ///< fixed numbers of lines by the turn's last 64 rows (arXiv 2407.02490, vertical-slash)
+    kFlexPrefill,  ///< blocks of 128 keys by the turn's last 128 rows, or by means (arXiv 2502.20766)
+    kXAttention,   ///< blocks of keys by antidiagonals of the scores (arXiv 2503.16428)
   };
   Method method = Method::kDense;
   /// Share of the sampled rows' attention weight that the choice must hold, in (0, 1]; 1 computes everything. Higher:
-  /// nearer to dense and slower. Key `alpha`.
+  /// nearer to dense and slower. Key `alpha`. Methods without it have 0.955 here, at which only the floor is measured
+  /// (SyncStats::floor_density).
   double alpha = 1;
   /// Rows whose exact attention decides. kLines: of a turn, 1 to 4096; kTiles: of a block, 1 to 6. More: a better
   /// choice that takes longer. Key `rows`.
@@ -29,6 +34,23 @@ struct PrefillSettings {
   int64_t min_keys = 0;
   /// kTiles: weight of what the block of rows before attended, against the block's own sample, in [0, 4]. Key `hint`.
   double hint = 0;
+  /// kMInference: vertical and slash lines of every query head, at most as many as there are keys. Higher: nearer to
+  /// dense and slower; as many slashes as keys are dense. Keys `columns`, from 30, and `slashes`, from 50.
+  int64_t columns = 0;
+  int64_t slashes = 0;
+  /// Share of the estimated weight that the blocks must hold, in (0, 1]; 1 computes everything. kFlexPrefill: columns
+  /// and slashes each for themselves, key `gamma`; kXAttention: key `threshold`.
+  double cover = 0;
+  /// kFlexPrefill: the distance of two estimates, in [0, 1], up to which a head's blocks are chosen by mean queries and
+  /// keys; 0: never. Key `tau`.
+  double tau = 0;
+  /// kFlexPrefill: keys' worth of vertical blocks, and of slash blocks, that are taken at least; turns whose rows see
+  /// no more are dense. Key `min_budget`.
+  int64_t min_budget = 0;
+  /// kXAttention: rows and keys whose scores' antidiagonals are summed: 4, 8 or 16. Lower: a better choice that takes
+  /// longer. Key `stride`. And rows and keys of a block: 64 or 128. Key `block`.
+  int stride = 0;
+  int block = 0;
   /// Which rows are sampled, within their strata. The same seed gives the same answer. Key `seed`.
   uint64_t seed = 0;
 };

@@ -37,9 +37,28 @@ TEST(SpeedReportToJsonTest, HasTheDocumentedKeysAndRatios) {
   report.skipped.push_back({.spec = {.engine = "openvino", .policy = "full"}, .reason = "no"});
   const Json json = SpeedReportToJson(report, {});
   const Json& row = json["rows"][1];
-  for (const char* key : {"engine", "policy", "context_tokens", "new_tokens", "ttft_ms", "tpot_ms", "linear_ms",
-                          "attention_ms", "selection_ms", "prefill_density", "coverage_heldout", "decode_coverage",
-                          "decode_kv_fraction", "peak_rss_bytes"}) {
+  for (const char* key : {"engine",
+                          "policy",
+                          "context_tokens",
+                          "new_tokens",
+                          "ttft_ms",
+                          "tpot_ms",
+                          "linear_ms",
+                          "attention_ms",
+                          "selection_ms",
+                          "prefill_density",
+                          "coverage_heldout",
+                          "output_error",
+                          "output_error_p90",
+                          "floor_density",
+                          "floor_error",
+                          "decode_linear_ms",
+                          "decode_attention_ms",
+                          "decode_selection_ms",
+                          "decode_coverage",
+                          "decode_coverage_p10",
+                          "decode_kv_fraction",
+                          "peak_rss_bytes"}) {
     EXPECT_TRUE(row.contains(key)) << key;
   }
   EXPECT_EQ(row["ttft_ours_over_this"], 0.25);

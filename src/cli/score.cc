@@ -111,13 +111,32 @@ Json TextScoreToJson(const bench::TextScore& score) {
           {"nll_against", JsonOrNull(score.nll_against)},
           {"kl", JsonOrNull(score.kl)},
           {"top1_agreement", JsonOrNull(score.top1_agreement)},
-          {"prefill_density", JsonOrNull(score.prefill_density)},
-          {"coverage_heldout", JsonOrNull(score.coverage_heldout)},
+          {"prefill_density", JsonOrNull(score.figures.prefill_density)},
+          {"coverage_heldout", JsonOrNull(score.figures.coverage_heldout)},
+          {"output_error", JsonOrNull(score.figures.output_error)},
+          {"output_error_p90", JsonOrNull(score.figures.output_error_p90)},
+          {"floor_density", JsonOrNull(score.figures.floor_density)},
+          {"floor_error", JsonOrNull(score.figures.floor_error)},
           {"scored_positions", score.scored_positions},
           {"windows", score.windows},
           {"kl_p99", JsonOrNull(score.kl_p99)},
           {"kl_max", JsonOrNull(score.kl_max)}};
 }
+
+namespace {
+
+/// One line on what the policy computed and lost, one on the floor; nothing where nothing was measured.
+std::string FormatFigures(const bench::WindowFigures& figures) {
+  if (!figures.prefill_density) return "";
+  std::string text = "prefill density " + FormatFixed(*figures.prefill_density, 3);
+  if (!figures.coverage_heldout) return text + "\n";
+  text += ", held-out coverage " + FormatFixed(*figures.coverage_heldout, 3) + ", output error " +
+          FormatFixed(*figures.output_error, 4) + " (p90 " + FormatFixed(*figures.output_error_p90, 4) + ")\n";
+  return text + "floor: density " + FormatFixed(*figures.floor_density, 3) + ", output error " +
+         FormatFixed(*figures.floor_error, 4) + "\n";
+}
+
+}  // namespace
 
 std::string FormatTextScore(const bench::TextScore& score, const std::string& against) {
   std::string text = FormatCount(score.scored_positions) + " positions in " + FormatCount(score.windows) +
@@ -128,9 +147,7 @@ std::string FormatTextScore(const bench::TextScore& score, const std::string& ag
             FormatFixed(*score.kl, 6) + " (p99 " + FormatFixed(*score.kl_p99, 6) + ", max " +
             FormatFixed(*score.kl_max, 6) + "), top-1 agreement " + FormatFixed(*score.top1_agreement * 100, 2) + "%\n";
   }
-  if (score.prefill_density) text += "prefill density " + FormatFixed(*score.prefill_density, 3);
-  if (score.coverage_heldout) text += ", held-out coverage " + FormatFixed(*score.coverage_heldout, 3);
-  return text + (score.prefill_density ? "\n" : "");
+  return text + FormatFigures(score.figures);
 }
 
 void RegisterScoreCommand(CLI::App& app, CommandContext& context) {

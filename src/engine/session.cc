@@ -27,6 +27,8 @@ void ReportPrefill(const ForwardStats& forward, SyncStats* stats) {
   const auto p90 = error.begin() + static_cast<ptrdiff_t>(error.size() * 9 / 10);
   std::nth_element(error.begin(), p90, error.end());
   stats->output_error_p90 = *p90;
+  stats->floor_density = figures.floor_keys / figures.floor_causal_keys;
+  stats->floor_error = Mean(figures.floor_error);
 }
 
 void ReportCoverage(std::vector<double> of_heads, int64_t steps, GenerationStats* stats) {

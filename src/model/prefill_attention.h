@@ -1,5 +1,6 @@
 // Prefill attention of one layer for all new rows of a pass: dense, or thinned out as the policy says. Kernels compute,
-// selection/ decides, and this goes between them, on the compute threads.
+// selection/ decides, the methods (prefill_methods.h) go between them on the compute threads, and this gives a layer to
+// the method that the policy wants.
 // Thread rule: one owner.
 //
 // Workspace: one layer's packed keys and values; when sparse also a second buffer of the queries' size (rows that are
@@ -7,20 +8,20 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <vector>
 
 #include "loopserve/policy.h"
 #include "loopserve/status.h"
 #include "src/base/aligned_buffer.h"
 #include "src/kernels/attention.h"
-#include "src/kernels/attention_sparse.h"
 #include "src/kvcache/kv_cache.h"
 #include "src/model/compute_threads.h"
 #include "src/model/model.h"
 
 namespace loopserve {
+
+struct PrefillLayer;
+struct PrefillThread;
 
 /// What the attention of a pass cost and lost, over all layers and query heads.
 struct PrefillFigures {
@@ -32,6 +33,11 @@ struct PrefillFigures {
   /// figures above do not hold but the caller's clock does.
   std::vector<float> heldout_coverage;
   std::vector<float> output_error;  ///< |sparse - dense| / |dense| of the row's output
+  /// Of the same rows: the fewest keys that hold the policy's alpha of the row's weight, all keys that it could attend,
+  /// and the output error where it attends the fewest alone.
+  double floor_keys = 0;
+  double floor_causal_keys = 0;
+  std::vector<float> floor_error;
 
   void Add(const PrefillFigures& other);
 };
@@ -53,22 +59,14 @@ class PrefillAttention {
   void FreeAbove(size_t bytes);
 
  private:
-  struct Layer;
-  struct ThreadState;
-  Status PackAll(const Layer& layer);
-  Status RunDense(const Layer& layer);
-  Status RunTiles(const Layer& layer);
-  Status RunLines(const Layer& layer);
-  void RunTileBlock(const Layer& layer, int head, int64_t block, bool only_mass, ThreadState& state);
-  void RunLineBlock(const Layer& layer, int head, int64_t block, const PackedLines& lines, ThreadState& state);
-  std::unique_ptr<PackedLines> ChooseHeadLines(const Layer& layer, int head, ThreadState& state);
+  Status PackAll(const PrefillLayer& layer);
 
   const Model& model_;
   AttentionMath math_;
   ComputeThreads& threads_;
   AlignedBuffer packed_kv_;  ///< [n_kv_heads][PackedKvBytes]
   AlignedBuffer out_;        ///< f32 [rows, q_width]
-  std::vector<ThreadState> states_;
+  std::vector<PrefillThread> states_;
 };
 
 }  // namespace loopserve

@@ -4,6 +4,7 @@
 #include <array>
 #include <cctype>
 #include <charconv>
+#include <initializer_list>
 #include <span>
 #include <sstream>
 #include <utility>
@@ -46,6 +47,18 @@ std::string SetNumber(std::string_view text, T low, T high, bool open_low, T* ta
   return allowed.str();
 }
 
+std::string SetOneOf(std::string_view text, std::initializer_list<int> choices, int* target) {
+  std::string allowed;
+  for (const int choice : choices) {
+    if (text == std::to_string(choice)) {
+      *target = choice;
+      return {};
+    }
+    allowed.append(allowed.empty() ? "one of " : ", ").append(std::to_string(choice));
+  }
+  return allowed;
+}
+
 constexpr int64_t kMostTokens = int64_t{1} << 31;
 
 constexpr Knob kAlpha = {"alpha", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
@@ -66,6 +79,30 @@ constexpr Knob kTileRows = {"rows", [](std::string_view text, PrefillSettings* p
 constexpr Knob kHint = {"hint", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
                           return SetNumber(text, 0.0, 4.0, false, &prefill->hint);
                         }};
+constexpr Knob kColumns = {"columns", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                             return SetNumber<int64_t>(text, 30, kMostTokens, false, &prefill->columns);
+                           }};
+constexpr Knob kSlashes = {"slashes", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                             return SetNumber<int64_t>(text, 50, kMostTokens, false, &prefill->slashes);
+                           }};
+constexpr Knob kGamma = {"gamma", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                           return SetNumber(text, 0.0, 1.0, true, &prefill->cover);
+                         }};
+constexpr Knob kThreshold = {"threshold", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                               return SetNumber(text, 0.0, 1.0, true, &prefill->cover);
+                             }};
+constexpr Knob kTau = {"tau", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                         return SetNumber(text, 0.0, 1.0, false, &prefill->tau);
+                       }};
+constexpr Knob kMinBudget = {"min_budget", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                               return SetNumber<int64_t>(text, 1, kMostTokens, false, &prefill->min_budget);
+                             }};
+constexpr Knob kStride = {"stride", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                            return SetOneOf(text, {4, 8, 16}, &prefill->stride);
+                          }};
+constexpr Knob kBlock = {"block", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                           return SetOneOf(text, {64, 128}, &prefill->block);
+                         }};
 constexpr Knob kBudget = {"budget", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
                             return SetNumber<int64_t>(text, 0, kMostTokens, false, &decode->budget);
                           }};
@@ -83,11 +120,21 @@ constexpr Knob kSpread = {"spread", [](std::string_view text, PrefillSettings*, 
 constexpr std::array<std::string_view, 2> kDenseNames = {"dense", "full"};
 constexpr std::array<std::string_view, 1> kPaperNames = {"paper"};
 constexpr std::array<std::string_view, 1> kLoopServeNames = {"loopserve"};
+constexpr std::array<std::string_view, 1> kMInferenceNames = {"minference"};
+constexpr std::array<std::string_view, 1> kFlexPrefillNames = {"flexprefill"};
+constexpr std::array<std::string_view, 1> kXAttentionNames = {"xattention"};
 constexpr std::array<Knob, 7> kPaperKnobs = {kAlpha, kLineRows, kMinKeys, kSeed, kBudget, kInterval, kQueries};
 constexpr std::array<Knob, 9> kLoopServeKnobs = {kAlpha,  kTileRows, kMinKeys, kHint,  kSeed,
                                                  kBudget, kInterval, kQueries, kSpread};
 
-constexpr std::array<PolicyKind, 3> kPolicies = {{
+constexpr std::array<Knob, 6> kMInferenceKnobs = {kColumns, kSlashes, kMinKeys, kBudget, kInterval, kQueries};
+constexpr std::array<Knob, 7> kFlexPrefillKnobs = {kGamma, kTau, kMinBudget, kMinKeys, kBudget, kInterval, kQueries};
+constexpr std::array<Knob, 7> kXAttentionKnobs = {kThreshold, kStride, kBlock, kMinKeys, kBudget, kInterval, kQueries};
+
+/// At which the floor of methods without an alpha is measured: that of `paper`.
+constexpr double kFloorAlpha = 0.955;
+
+constexpr std::array<PolicyKind, 6> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
      {.method = Method::kTiles, .alpha = 0.955, .sample_rows = 6, .min_keys = 2048, .hint = 0.5, .seed = 0},
@@ -96,6 +143,18 @@ constexpr std::array<PolicyKind, 3> kPolicies = {{
      kPaperKnobs,
      {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .hint = 0, .seed = 0},
      {.budget = 1024, .interval = 16, .queries = 16}},
+    {kMInferenceNames,
+     kMInferenceKnobs,
+     {.method = Method::kMInference, .alpha = kFloorAlpha, .columns = 1000, .slashes = 6096},
+     {}},
+    {kFlexPrefillNames,
+     kFlexPrefillKnobs,
+     {.method = Method::kFlexPrefill, .alpha = kFloorAlpha, .cover = 0.9, .tau = 0.1, .min_budget = 1024},
+     {}},
+    {kXAttentionNames,
+     kXAttentionKnobs,
+     {.method = Method::kXAttention, .alpha = kFloorAlpha, .cover = 0.9, .stride = 16, .block = 128},
+     {}},
     {kDenseNames, {}, {}, {}},
 }};
 

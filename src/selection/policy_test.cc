@@ -23,6 +23,10 @@ TEST(PolicyTest, ParsesEveryNameAndItsCanonicalForm) {
       {"loopserve", "loopserve"},
       {"paper", "paper"},
       {"loopserve:budget=2048,alpha=0.9", "loopserve:alpha=0.9,budget=2048"},
+      {"minference:slashes=800,columns=100", "minference:columns=100,slashes=800"},
+      {"flexprefill:budget=512,tau=0,gamma=0.95,min_budget=512",
+       "flexprefill:gamma=0.95,tau=0,min_budget=512,budget=512"},
+      {"xattention:block=64,stride=8,threshold=0.8", "xattention:threshold=0.8,stride=8,block=64"},
       {"paper:rows=32,seed=18446744073709551615", "paper:rows=32,seed=18446744073709551615"},
   };
   for (const auto& [spec, canonical] : kSpecs) {
@@ -76,13 +80,43 @@ TEST(PolicyTest, PaperIsThePapers) {
   EXPECT_EQ(policy->decode().queries, 16);
 }
 
+// The parameters of the published code and papers; decoding is dense unless asked.
+TEST(PolicyTest, BaselinesAreAsPublished) {
+  const Result<Policy> minference = Policy::Parse("minference");
+  const Result<Policy> flexprefill = Policy::Parse("flexprefill");
+  const Result<Policy> xattention = Policy::Parse("xattention");
+  ASSERT_TRUE(minference.ok() && flexprefill.ok() && xattention.ok());
+  EXPECT_EQ(minference->prefill().method, PrefillSettings::Method::kMInference);
+  EXPECT_EQ(minference->prefill().columns, 1000);
+  EXPECT_EQ(minference->prefill().slashes, 6096);
+  EXPECT_EQ(flexprefill->prefill().method, PrefillSettings::Method::kFlexPrefill);
+  EXPECT_EQ(flexprefill->prefill().cover, 0.9);
+  EXPECT_EQ(flexprefill->prefill().tau, 0.1);
+  EXPECT_EQ(flexprefill->prefill().min_budget, 1024);
+  EXPECT_EQ(xattention->prefill().method, PrefillSettings::Method::kXAttention);
+  EXPECT_EQ(xattention->prefill().cover, 0.9);
+  EXPECT_EQ(xattention->prefill().stride, 16);
+  EXPECT_EQ(xattention->prefill().block, 128);
+  for (const auto* policy : {&*minference, &*flexprefill, &*xattention}) {
+    EXPECT_FALSE(policy->is_dense());
+    EXPECT_EQ(policy->prefill().alpha, 0.955) << "of the floor";
+    EXPECT_EQ(policy->decode().budget, 0);
+  }
+  const Result<Policy> sparse_decode = Policy::Parse("xattention:budget=99,interval=7,queries=5");
+  ASSERT_TRUE(sparse_decode.ok());
+  EXPECT_EQ(sparse_decode->decode().budget, 99);
+  EXPECT_EQ(sparse_decode->decode().interval, 7);
+  EXPECT_EQ(sparse_decode->decode().queries, 5);
+}
+
 TEST(PolicyTest, SaysWhatIsWrong) {
   const struct {
     std::string_view spec;
     const char* says;
   } kCases[] = {
-      {"", "empty policy; there is: loopserve, paper, dense (or full)"},
-      {"sparse", "unknown policy 'sparse'; there is: loopserve, paper, dense (or full)"},
+      {"", "empty policy; there is: loopserve, paper, minference, flexprefill, xattention, dense (or full)"},
+      {"sparse",
+       "unknown policy 'sparse'; there is: loopserve, paper, minference, flexprefill, xattention, dense (or full)"},
       {"Dense", "unknown policy 'Dense'"},
       {":alpha=1", "no name before ':'"},
       {"dense:", "expected key=value, not ''"},
@@ -113,6 +147,15 @@ TEST(PolicyTest, SaysWhatIsWrong) {
       {"loopserve:interval=0", "interval must be a whole number from 1 to 4096"},
       {"loopserve:queries=65", "queries must be a whole number from 1 to 64"},
       {"loopserve:seed=-3", "seed must be a whole number from 0"},
+      {"minference:columns=29", "columns must be a whole number from 30"},
+      {"minference:slashes=49", "slashes must be a whole number from 50"},
+      {"minference:alpha=0.9", "unknown key 'alpha'; minference takes columns, slashes"},
+      {"flexprefill:gamma=0", "gamma must be a number above 0 to 1"},
+      {"flexprefill:tau=1.1", "tau must be a number from 0 to 1"},
+      {"flexprefill:min_budget=0", "min_budget must be a whole number from 1"},
+      {"xattention:threshold=2", "threshold must be a number above 0 to 1"},
+      {"xattention:stride=5", "stride must be one of 4, 8, 16, not '5'"},
+      {"xattention:block=256", "block must be one of 64, 128, not '256'"},
       {"loopserve:hint=inf", "hint must be a number from 0 to 4"},
   };
   for (const auto& c : kCases) {

@@ -1,0 +1,36 @@
+// Which lines MInference computes for a head (Jiang et al., arXiv 2407.02490, the vertical-slash pattern): fixed
+// numbers of columns and slashes, those that hold the most weight of the turn's last rows. Pure functions.
+//
+// Columns and slashes are those of lines/line_choice.h: key j; the cells (p, p - s).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "src/selection/lines/line_choice.h"
+
+namespace loopserve {
+
+/// Rows whose attention decides: the last of the turn.
+inline constexpr int64_t kVerticalSlashRows = 64;
+
+/// The first keys' columns and the nearest slashes come before all others, whatever they weigh, and are counted in.
+inline constexpr int64_t kForcedColumns = 30;
+inline constexpr int64_t kForcedSlashes = 100;
+/// Fewer lines than these are never taken.
+inline constexpr int64_t kLeastColumns = 30;
+inline constexpr int64_t kLeastSlashes = 50;
+
+struct VerticalSlash {
+  std::vector<int32_t> columns;  ///< ascending
+  std::vector<int32_t> slashes;  ///< ascending
+  int64_t cells = 0;             ///< (new row, key) cells on them, shared cells once
+};
+
+/// problem.rows: the turn's last kVerticalSlashRows rows, or all if there are fewer. Takes n_columns columns and
+/// n_slashes slashes, at least the least numbers and at most as many as there are keys; among equals the lower index,
+/// which is the nearer slash. As many slashes as keys are every cell: columns are then left out. Rows that are not
+/// finite count as nothing.
+VerticalSlash ChooseVerticalSlash(const LineProblem& problem, int64_t n_columns, int64_t n_slashes);
+
+}  // namespace loopserve
