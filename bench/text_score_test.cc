@@ -15,8 +15,11 @@ class FixedScorer : public Scorer {
  public:
   explicit FixedScorer(std::vector<float> row, WindowFigures figures = {}) : row_(std::move(row)), figures_(figures) {}
   int n_vocab() const override { return static_cast<int>(row_.size()); }
-  Status Score(std::span<const Token> window, const LogitsCallback& on_logits, WindowFigures* figures) override {
-    for (size_t i = 0; i < window.size(); ++i) on_logits(static_cast<int64_t>(i), row_);
+  Status Score(const ScoredWindow& window, const LogitsCallback& on_logits, WindowFigures* figures) override {
+    for (const ScoredTurn& turn : window.turns) {
+      const size_t rows = turn.answer.empty() ? turn.prompt.size() - 1 : turn.answer.size();
+      for (size_t i = 0; i < rows; ++i) on_logits(static_cast<int64_t>(i), row_);
+    }
     if (figures != nullptr) *figures = figures_;
     return Status::Ok();
   }
@@ -32,19 +35,56 @@ std::vector<float> Logs(const std::vector<double>& probabilities) {
   return logs;
 }
 
+ScoredWindow Plain(std::vector<Token> tokens) { return {{{std::move(tokens), {}}}}; }
+
+std::vector<std::vector<Token>> PromptsOf(const std::vector<ScoredWindow>& windows) {
+  std::vector<std::vector<Token>> prompts;
+  for (const ScoredWindow& window : windows) {
+    EXPECT_EQ(window.turns.size(), 1u);
+    prompts.push_back(window.turns[0].prompt);
+  }
+  return prompts;
+}
+
 TEST(CutWindowsTest, CoversTheTextWithBeginOfTextInEveryWindow) {
   const std::vector<Token> text = {1, 2, 3, 4, 5, 6, 7};
-  EXPECT_EQ(CutWindows(text, std::vector<Token>{9}, 4),
+  EXPECT_EQ(PromptsOf(CutWindows(text, std::vector<Token>{9}, 4)),
             (std::vector<std::vector<Token>>{{9, 1, 2, 3}, {9, 4, 5, 6}, {9, 7}}));
-  EXPECT_EQ(CutWindows(text, {}, 3), (std::vector<std::vector<Token>>{{1, 2, 3}, {4, 5, 6}}))
+  EXPECT_EQ(PromptsOf(CutWindows(text, {}, 3)), (std::vector<std::vector<Token>>{{1, 2, 3}, {4, 5, 6}}))
       << "a lone last token predicts nothing";
   EXPECT_TRUE(CutWindows(std::vector<Token>{1}, {}, 8).empty());
+}
+
+TEST(CutWindowsTest, TheLastTokensAreTheAnswer) {
+  const auto windows = CutWindows(std::vector<Token>{1, 2, 3, 4, 5, 6, 7}, std::vector<Token>{9}, 6, 2);
+  ASSERT_EQ(windows.size(), 1u) << "three tokens are no prompt of two with an answer of two";
+  EXPECT_EQ(windows[0].turns[0].prompt, (std::vector<Token>{9, 1, 2, 3}));
+  EXPECT_EQ(windows[0].turns[0].answer, (std::vector<Token>{4, 5}));
+  EXPECT_EQ(windows[0].n_tokens(), 6);
+}
+
+TEST(ScoreTextTest, AnswersAreScoredTurnByTurn) {
+  FixedScorer ours(Logs({0.5, 0.25, 0.25}));
+  FixedScorer reference(Logs({0.25, 0.5, 0.25}));
+  const ScoredWindow dialogue = {{{{2, 2}, {0, 0}}, {{2, 2, 0, 0, 2}, {1}}}};
+  const auto score = ScoreText({dialogue}, ours, &reference);
+  ASSERT_TRUE(score.ok()) << score.status().message();
+  EXPECT_EQ(score->tokens, 6);
+  EXPECT_EQ(score->scored_positions, 3);
+  EXPECT_TRUE(score->by_turn);
+  ASSERT_EQ(score->parts.size(), 2u);
+  EXPECT_EQ(score->parts[0].first_position, 1);
+  EXPECT_EQ(score->parts[0].scored_positions, 2);
+  EXPECT_NEAR(score->parts[0].nll, std::log(2.0), 1e-6);
+  EXPECT_EQ(score->parts[1].scored_positions, 1);
+  EXPECT_NEAR(score->parts[1].nll, std::log(4.0), 1e-6);
+  EXPECT_NEAR(*score->parts[1].kl, *score->kl, 1e-6);
 }
 
 TEST(ScoreTextTest, MatchesTheDefinitionsByHand) {
   FixedScorer ours(Logs({0.5, 0.25, 0.25}), {.prefill_density = 0.5});
   FixedScorer reference(Logs({0.25, 0.5, 0.25}));
-  const auto score = ScoreText({{0, 0, 1}, {2, 0}}, ours, &reference);
+  const auto score = ScoreText({Plain({0, 0, 1}), Plain({2, 0})}, ours, &reference);
   ASSERT_TRUE(score.ok()) << score.status().message();
   EXPECT_EQ(score->tokens, 5);
   EXPECT_EQ(score->scored_positions, 3);
@@ -63,7 +103,7 @@ TEST(ScoreTextTest, RefusesWhatCannotBeScored) {
   FixedScorer ours(Logs({0.5, 0.5}));
   FixedScorer other(Logs({0.5, 0.25, 0.25}));
   EXPECT_EQ(ScoreText({}, ours, nullptr).status().code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(ScoreText({{0, 1}}, ours, &other).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(ScoreText({Plain({0, 1})}, ours, &other).status().code(), StatusCode::kInvalidArgument);
 }
 
 TEST(ParseAgainstTest, KnowsLlamaCppAndPolicies) {

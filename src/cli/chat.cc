@@ -166,7 +166,7 @@ void ChatLoop::SetSystem(const std::string& system) {
 
 Status ChatLoop::Save(const std::string& path) {
   if (path.empty()) return Status(StatusCode::kInvalidArgument, "name a file: /save FILE");
-  Dialogue dialogue;
+  WrittenDialogue dialogue;
   dialogue.id = "chat";
   for (const ChatMessage& message : messages_) {
     if (message.role == "system") dialogue.system = message.content;

@@ -163,7 +163,7 @@ TEST(ChatTest, ASavedDialogueCanBeReadBack) {
   const ChatRun run = Play(conversation, {"/save " + path, "one", "two", "/save " + path, "/save"}, true, options);
   EXPECT_THAT(run.notes, HasSubstr("nothing to save"));
   EXPECT_THAT(run.notes, HasSubstr("name a file"));
-  const Result<std::vector<Dialogue>> dialogues = ReadDialogueFile(path);
+  const Result<std::vector<WrittenDialogue>> dialogues = ReadDialogueFile(path);
   ASSERT_TRUE(dialogues.ok()) << dialogues.status().message();
   ASSERT_EQ(dialogues->size(), 1u);
   EXPECT_EQ((*dialogues)[0].system, "s");

@@ -53,7 +53,7 @@ Result<DialogueTurn> TakeTurn(const Json& value, const std::string& where) {
   return turn;
 }
 
-Result<Dialogue> ParseDialogue(const std::string& line, const std::string& default_id) {
+Result<WrittenDialogue> ParseDialogue(const std::string& line, const std::string& default_id) {
   if (const size_t position = FindInvalidUtf8(line); position != std::string::npos) {
     return Bad("not valid UTF-8 at byte " + std::to_string(position + 1));
   }
@@ -61,7 +61,7 @@ Result<Dialogue> ParseDialogue(const std::string& line, const std::string& defau
   if (value.is_discarded()) return Bad("not valid JSON");
   if (!value.is_object()) return Bad("it must be an object");
   LS_RETURN_IF_ERROR(CheckFields(value, "", {"id", "system", "turns"}));
-  Dialogue dialogue;
+  WrittenDialogue dialogue;
   dialogue.id = default_id;
   if (value.contains("id")) {
     LS_ASSIGN_OR_RETURN(dialogue.id, TakeText(value, "id", ""));
@@ -82,14 +82,14 @@ Result<Dialogue> ParseDialogue(const std::string& line, const std::string& defau
 
 }  // namespace
 
-Result<std::vector<Dialogue>> ReadDialogues(std::istream& in, const std::string& name) {
-  std::vector<Dialogue> dialogues;
+Result<std::vector<WrittenDialogue>> ReadDialogues(std::istream& in, const std::string& name) {
+  std::vector<WrittenDialogue> dialogues;
   std::set<std::string> ids;
   std::string line;
   for (int number = 1; std::getline(in, line); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const std::string where = name + ", line " + std::to_string(number);
-    Result<Dialogue> dialogue = ParseDialogue(line, "line-" + std::to_string(number));
+    Result<WrittenDialogue> dialogue = ParseDialogue(line, "line-" + std::to_string(number));
     if (!dialogue.ok()) return dialogue.status().WithContext(where);
     if (!ids.insert(dialogue->id).second) return Bad(where + ": the id \"" + dialogue->id + "\" was given before");
     dialogues.push_back(std::move(*dialogue));
@@ -99,7 +99,7 @@ Result<std::vector<Dialogue>> ReadDialogues(std::istream& in, const std::string&
   return dialogues;
 }
 
-Result<std::vector<Dialogue>> ReadDialogueFile(const std::string& path) {
+Result<std::vector<WrittenDialogue>> ReadDialogueFile(const std::string& path) {
   if (path == "-") return ReadDialogues(std::cin, "stdin");
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return Status(StatusCode::kIoError, path + " is a folder");
@@ -108,7 +108,7 @@ Result<std::vector<Dialogue>> ReadDialogueFile(const std::string& path) {
   return ReadDialogues(in, path);
 }
 
-std::string FormatDialogue(const Dialogue& dialogue) {
+std::string FormatDialogue(const WrittenDialogue& dialogue) {
   Json turns = Json::array();
   for (const DialogueTurn& turn : dialogue.turns) {
     Json value = {{"user", turn.user}};

@@ -16,7 +16,8 @@ struct DialogueTurn {
   std::vector<std::string> reference;  ///< answers that count as right; may be empty
 };
 
-struct Dialogue {
+/// Not to be confused with a dialogue on its way, which is a Session.
+struct WrittenDialogue {
   std::string id;  ///< "line-N" where the file gives none
   std::string system;
   std::vector<DialogueTurn> turns;  ///< not empty
@@ -25,12 +26,12 @@ struct Dialogue {
 /// name: for messages. Blank lines are skipped; unknown fields are errors, as a misspelt one would be lost silently.
 /// kCorruptData names the line and the field: bad UTF-8, no JSON, a missing, empty or mistyped field, an id that comes
 /// twice, or no dialogue at all.
-Result<std::vector<Dialogue>> ReadDialogues(std::istream& in, const std::string& name);
+Result<std::vector<WrittenDialogue>> ReadDialogues(std::istream& in, const std::string& name);
 
 /// path: a file, or "-" for stdin. kNotFound, kIoError, and as above.
-Result<std::vector<Dialogue>> ReadDialogueFile(const std::string& path);
+Result<std::vector<WrittenDialogue>> ReadDialogueFile(const std::string& path);
 
 /// One line of such a file, without its newline. Invalid UTF-8 becomes U+FFFD.
-std::string FormatDialogue(const Dialogue& dialogue);
+std::string FormatDialogue(const WrittenDialogue& dialogue);
 
 }  // namespace loopserve

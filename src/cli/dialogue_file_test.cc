@@ -10,7 +10,7 @@ namespace {
 
 using testing::HasSubstr;
 
-Result<std::vector<Dialogue>> Read(const std::string& text) {
+Result<std::vector<WrittenDialogue>> Read(const std::string& text) {
   std::istringstream in(text);
   return ReadDialogues(in, "d.jsonl");
 }
@@ -70,7 +70,7 @@ TEST(DialogueFileTest, AFileWithoutDialoguesIsAnError) {
 }
 
 TEST(DialogueFileTest, WritesWhatItReads) {
-  const Dialogue dialogue{"id \"quoted\"", "sys\ntem", {{"u\tser", {"r"}}, {"\xF0\x9F\x98\x80", {}}}};
+  const WrittenDialogue dialogue{"id \"quoted\"", "sys\ntem", {{"u\tser", {"r"}}, {"\xF0\x9F\x98\x80", {}}}};
   const std::string line = FormatDialogue(dialogue);
   EXPECT_EQ(line.find('\n'), std::string::npos);
   const auto back = Read(line);

@@ -34,7 +34,7 @@ std::string ShortenForPeople(const std::string& text) {
 }
 
 // Plays one dialogue. Its turns and its error, if any, go into `report`.
-Status PlayDialogue(const Dialogue& dialogue, Conversation& conversation, const DialogueRunOptions& options,
+Status PlayDialogue(const WrittenDialogue& dialogue, Conversation& conversation, const DialogueRunOptions& options,
                     Json* report) {
   std::vector<ChatMessage> messages;
   if (!dialogue.system.empty()) messages.push_back({"system", dialogue.system});
@@ -71,7 +71,7 @@ Status PlayDialogue(const Dialogue& dialogue, Conversation& conversation, const 
 Status Run(const RunCommand& command) {
   LS_RETURN_IF_ERROR(command.sampling.Validate());
   LS_ASSIGN_OR_RETURN(const Policy policy, ToPolicy(command.model));
-  LS_ASSIGN_OR_RETURN(const std::vector<Dialogue> dialogues, ReadDialogueFile(command.dialogue_path));
+  LS_ASSIGN_OR_RETURN(const std::vector<WrittenDialogue> dialogues, ReadDialogueFile(command.dialogue_path));
   // Everything that can be known to fail is tried before the model computes for minutes.
   if (!command.json_path.empty()) LS_RETURN_IF_ERROR(CheckJsonPath(command.json_path));
   LS_ASSIGN_OR_RETURN(const std::shared_ptr<Engine> engine, OpenEngine(command.model));
@@ -106,11 +106,11 @@ Status Run(const RunCommand& command) {
 
 }  // namespace
 
-DialogueRunResult RunDialogues(std::span<const Dialogue> dialogues,
+DialogueRunResult RunDialogues(std::span<const WrittenDialogue> dialogues,
                                const std::function<std::unique_ptr<Conversation>()>& make_conversation,
                                const DialogueRunOptions& options) {
   DialogueRunResult result;
-  for (const Dialogue& dialogue : dialogues) {
+  for (const WrittenDialogue& dialogue : dialogues) {
     Json report;
     const std::unique_ptr<Conversation> conversation = make_conversation();
     const Status status = PlayDialogue(dialogue, *conversation, options, &report);

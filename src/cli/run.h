@@ -29,7 +29,7 @@ struct DialogueRunResult {
 };
 
 /// make_conversation is called for every dialogue. A dialogue that fails gets an "error" and the next one goes on.
-DialogueRunResult RunDialogues(std::span<const Dialogue> dialogues,
+DialogueRunResult RunDialogues(std::span<const WrittenDialogue> dialogues,
                                const std::function<std::unique_ptr<Conversation>()>& make_conversation,
                                const DialogueRunOptions& options);
 
