@@ -113,7 +113,7 @@ TEST_P(SparseDialogueTest, NearlyEverythingIsNearlyDense) {
 
 TEST_P(SparseDialogueTest, FiguresSayWhatWasLeftOut) {
   const std::vector<Token> tokens = Tokens(2000);
-  for (const char* spec : {"loopserve:alpha=0.6,min_keys=0", "paper:alpha=0.6", "minference:columns=400,slashes=200",
+  for (const char* spec : {"loopserve:alpha=0.6,min_keys=0", "paper:alpha=0.6", "minference:columns=100,slashes=110",
                            "flexprefill:gamma=0.4,min_budget=128", "flexprefill:gamma=0.4,tau=1,min_budget=128",
                            "xattention:threshold=0.6", "xattention:threshold=0.5,stride=8,block=64"}) {
     SCOPED_TRACE(spec);

@@ -16,17 +16,20 @@ namespace {
 
 using namespace attention_internal;
 
-/// The rows of part `part` of row group `group`, the last first, as RowTile::q takes them.
-void LoadGroup(const AttentionProblem& problem, const PrefillKernels& kernels, int head, int64_t group, int stride,
-               int first_place, int n_places, size_t row_bytes, float scale, std::byte* target) {
-  for (int place = first_place; place < first_place + n_places; ++place, target += row_bytes) {
+/// The rows of a group from place first_place on, the last row at place 0, into consecutive places of RowTile::q.
+void LoadGroup(const AttentionProblem& problem, AttentionMath math, const GroupedKeys& keys, int head, int64_t group,
+               int first_place, std::byte* target) {
+  const int stride = keys.stride();
+  const float scale = problem.scale / static_cast<float>(stride) * std::numbers::log2e_v<float>;
+  const size_t row_bytes = static_cast<size_t>(problem.head_dim) * ElementBytes(math);
+  for (int place = first_place; place < first_place + keys.part_keys(); ++place, target += row_bytes) {
     const int64_t row = group * stride + (stride - 1 - place) - problem.first_position;
     if (row < 0 || row >= problem.n_rows) {
       std::memset(target, 0, row_bytes);
       continue;
     }
-    kernels.load_query(problem.q + row * problem.q_row_stride + int64_t{head} * problem.head_dim,
-                       static_cast<size_t>(problem.head_dim), scale, target);
+    Kernels(math).load_query(problem.q + row * problem.q_row_stride + int64_t{head} * problem.head_dim,
+                             static_cast<size_t>(problem.head_dim), scale, target);
   }
 }
 
@@ -84,8 +87,6 @@ void GroupWeights(const AttentionProblem& problem, AttentionMath math, const Gro
   const PrefillKernels& kernels = Kernels(math);
   const ItemState state = CutScratch(problem.head_dim, scratch);
   const int part_dim = keys.part_keys() * problem.head_dim;
-  const size_t row_bytes = static_cast<size_t>(problem.head_dim) * ElementBytes(math);
-  const float scale = problem.scale / static_cast<float>(keys.stride()) * std::numbers::log2e_v<float>;
   const int64_t end = first_group + n_groups;
   const int64_t padded_end = PaddedKeys(end);
   LS_CHECK(end <= keys.n_groups() && stride >= padded_end);
@@ -97,8 +98,8 @@ void GroupWeights(const AttentionProblem& problem, AttentionMath math, const Gro
   const int64_t step = TileKeys(part_dim);
   for (int first_place = 0, part = 0; first_place < keys.stride(); first_place += keys.part_keys(), ++part) {
     for (int i = 0; i < n_groups; ++i) {
-      LoadGroup(problem, kernels, head, first_group + i, keys.stride(), first_place, keys.part_keys(), row_bytes, scale,
-                state.q + static_cast<size_t>(i * keys.part_keys()) * row_bytes);
+      LoadGroup(problem, math, keys, head, first_group + i, first_place,
+                state.q + static_cast<size_t>(i * part_dim) * ElementBytes(math));
     }
     for (int64_t first = 0; first < end; first += step) {
       tile.n_keys = static_cast<int>(std::min(step, end - first));

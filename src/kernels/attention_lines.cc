@@ -170,4 +170,32 @@ void AttendLines(const AttentionProblem& problem, AttentionMath math, const std:
   StoreRows(item, s.rows);
 }
 
+void AttendColumnsAndTiles(const AttentionProblem& problem, AttentionMath math, const std::byte* data,
+                           const RowBlock& block, const PackedLines& lines, std::span<const int32_t> tiles,
+                           std::byte* scratch) {
+  const Item item = BlockItem(problem, block.head, block.first_row, block.n_rows);
+  const KvHeadView& kv = problem.kv[item.kv_head];
+  const PackedView packed(problem.head_dim, kv.n_keys, math, data);
+  const SparseScratch s = CutSparse(problem.head_dim, kv.n_keys, math, scratch);
+  LoadRows(item, Kernels(math), packed.key_bytes(), s.rows);
+  AttendColumns(item, math, lines, s);
+  const auto step_tiles = static_cast<size_t>(TileKeys(problem.head_dim) / kChoiceTileKeys);
+  for (size_t i = 0; i < tiles.size(); i += step_tiles) {
+    const auto part = tiles.subspan(i, std::min(step_tiles, tiles.size() - i));
+    int excluded[kMaxTileKeys];
+    int n_excluded = 0;
+    for (size_t tile = 0; tile < part.size(); ++tile) {
+      const int64_t first = int64_t{part[tile]} * kChoiceTileKeys;
+      for (int64_t key = first; key < std::min(first + kChoiceTileKeys, kv.n_keys); ++key) {
+        if (lines.is_column(key)) {
+          excluded[n_excluded++] = static_cast<int>(static_cast<int64_t>(tile) * kChoiceTileKeys + key - first);
+        }
+      }
+    }
+    RunStep(item, math, s, GatherTiles(packed, part, s), [&](int row) { return KeysUpTo(part, item.Position(row)); },
+            {excluded, static_cast<size_t>(n_excluded)});
+  }
+  StoreRows(item, s.rows);
+}
+
 }  // namespace loopserve

@@ -16,39 +16,6 @@ using namespace attention_internal;
 
 static_assert(kMaxBlockRows == kMaxItemRows && kMaxSampledRows == kTileRows);
 
-/// Copies tile `source` into place `target` of a packed buffer. A group is [steps][64 keys] of 4-byte elements (an f32,
-/// or a pair of bf16), a tile 16 neighbouring columns of it.
-void CopyTile(const PackedView& from, int64_t source, int64_t target, std::byte* keys, std::byte* values) {
-  constexpr size_t kRowBytes = kPackGroupKeys * 4;
-  constexpr size_t kTileBytes = kChoiceTileKeys * 4;
-  const size_t steps = from.key_bytes() / 4;
-  const std::byte* s =
-      from.Key(source / kTilesPerGroup * kPackGroupKeys) + static_cast<size_t>(source % kTilesPerGroup) * kTileBytes;
-  std::byte* t = keys + static_cast<size_t>(target / kTilesPerGroup * kPackGroupKeys) * from.key_bytes() +
-                 static_cast<size_t>(target % kTilesPerGroup) * kTileBytes;
-  for (size_t k = 0; k < steps; ++k, s += kRowBytes, t += kRowBytes) std::memcpy(t, s, kTileBytes);
-  const size_t bytes = kChoiceTileKeys * from.value_bytes();
-  std::memcpy(values + static_cast<size_t>(target) * bytes, from.Value(source * kChoiceTileKeys), bytes);
-}
-
-SparseStep GatherTiles(const PackedView& packed, std::span<const int32_t> tiles, const SparseScratch& s) {
-  const int64_t first = tiles.front();
-  const bool in_place = first % kTilesPerGroup == 0 && tiles.back() - first + 1 == static_cast<int64_t>(tiles.size());
-  if (in_place) return {packed.Key(first * kChoiceTileKeys), packed.Value(first * kChoiceTileKeys)};
-  for (size_t i = 0; i < tiles.size(); ++i) CopyTile(packed, tiles[i], static_cast<int64_t>(i), s.keys, s.values);
-  return {s.keys, s.values};
-}
-
-/// How many of the keys of ascending `tiles` lie at or before `position`.
-int KeysUpTo(std::span<const int32_t> tiles, int64_t position) {
-  const auto whole = std::upper_bound(tiles.begin(), tiles.end(), (position + 1) / kChoiceTileKeys - 1);
-  auto n = static_cast<int64_t>(whole - tiles.begin()) * kChoiceTileKeys;
-  if (whole != tiles.end() && int64_t{*whole} * kChoiceTileKeys <= position) {
-    n += position + 1 - int64_t{*whole} * kChoiceTileKeys;
-  }
-  return static_cast<int>(n);
-}
-
 void LoadSampledRows(const AttentionProblem& problem, const PrefillKernels& kernels, int head,
                      std::span<const int64_t> rows, size_t row_bytes, std::byte* q) {
   for (size_t i = 0; i < rows.size(); ++i) {

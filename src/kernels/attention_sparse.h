@@ -87,4 +87,10 @@ class PackedLines {
 void AttendLines(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, const RowBlock& block,
                  const PackedLines& lines, std::byte* scratch);
 
+/// Writes problem.out for `block`, attending the causal cells of the lines' columns and of `tiles` (ascending), shared
+/// cells once. The lines' slashes count for nothing here. Every row must meet a column or a tile.
+void AttendColumnsAndTiles(const AttentionProblem& problem, AttentionMath math, const std::byte* packed,
+                           const RowBlock& block, const PackedLines& lines, std::span<const int32_t> tiles,
+                           std::byte* scratch);
+
 }  // namespace loopserve

@@ -259,6 +259,58 @@ TEST(SparseLines, CoverageIsTheWeightOnThem) {
   EXPECT_FLOAT_EQ(ready.Coverage(weights.data(), 305), static_cast<float>(expected));
 }
 
+std::vector<float> ColumnsAndTiles(const TestCache& cache, AttentionMath math, uint32_t share) {
+  std::vector<float> out;
+  const AttentionProblem problem = cache.Problem(out);
+  PackedHeads packed(cache, math);
+  AlignedBytes scratch(SparseScratchBytes(problem.head_dim, cache.n_keys(), math));
+  ForBlocks(problem, [&](const RowBlock& block) {
+    const PackedLines lines(cache.views()[static_cast<size_t>(block.head / (problem.n_heads / problem.n_kv_heads))],
+                            LinesOf(cache.n_keys(), block.head).columns, {}, math);
+    AttendColumnsAndTiles(problem, math, packed.Of(problem, block.head), block, lines, TilesOf(problem, block, share),
+                          scratch.data());
+  });
+  return out;
+}
+
+std::vector<float> ColumnsAndTilesReference(const TestCache& cache, uint32_t share) {
+  std::vector<float> out;
+  const AttentionProblem problem = cache.Problem(out);
+  MaskedAttentionReference(problem, [&](int head, int64_t row, int64_t key) {
+    const std::vector<int32_t> columns = LinesOf(cache.n_keys(), head).columns;
+    if (std::binary_search(columns.begin(), columns.end(), key)) return true;
+    const int64_t first = row / kMaxBlockRows * kMaxBlockRows;
+    const RowBlock block = {head, first, static_cast<int>(std::min<int64_t>(kMaxBlockRows, problem.n_rows - first))};
+    const std::vector<int32_t> tiles = TilesOf(problem, block, share);
+    return std::binary_search(tiles.begin(), tiles.end(), key / kChoiceTileKeys);
+  });
+  return out;
+}
+
+TEST(SparseColumnsAndTiles, AreTheMaskedReferenceOnEveryTarget) {
+  for (const Shape& shape : Shapes()) {
+    SCOPED_TRACE(Name(shape));
+    const TestCache cache = RandomCache(shape);
+    for (const uint32_t share : {0u, 35u, 100u}) {
+      const std::vector<float> expected = ColumnsAndTilesReference(cache, share);
+      ForEveryTarget([&](const char* target) {
+        SCOPED_TRACE(target);
+        ExpectNear(ColumnsAndTiles(cache, AttentionMath::kF32, share), expected, F32Tolerance(cache, shape.head_dim));
+      });
+    }
+  }
+}
+
+TEST(SparseColumnsAndTiles, InBf16AreTheMaskedReferenceWhereNothingRounds) {
+  if (!CpuHasNativeBf16()) GTEST_SKIP() << "this CPU has no AVX512_BF16";
+  for (const Shape& shape : {MakeShape(2, 1, 64, 100, 0), MakeShape(2, 2, 64, 97, 700)}) {
+    SCOPED_TRACE(Name(shape));
+    const TestCache cache = LatticeCache(shape);
+    ExpectNear(ColumnsAndTiles(cache, AttentionMath::kBf16, 35), ColumnsAndTilesReference(cache, 35),
+               F32Tolerance(cache, shape.head_dim));
+  }
+}
+
 TEST(KeyLists, AreTheMaskedReferenceOnEveryTarget) {
   for (const Shape& shape :
        {MakeShape(2, 1, 64, 1, 200), MakeShape(1, 1, 80, 1, 130), MakeShape(1, 1, 64, 1, 150, KvType::kQ8_0)}) {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <span>
 
 #include "src/base/check.h"
 #include "src/kernels/attention_item.h"
@@ -85,6 +87,40 @@ struct SparseStep {
   const std::byte* values;
 };
 
+/// Copies tile `source` into place `target` of a packed buffer. A group is [steps][64 keys] of 4-byte elements (an f32,
+/// or a pair of bf16), a tile 16 neighbouring columns of it.
+inline void CopyTile(const PackedView& from, int64_t source, int64_t target, std::byte* keys, std::byte* values) {
+  constexpr size_t kRowBytes = kPackGroupKeys * 4;
+  constexpr size_t kTileBytes = kChoiceTileKeys * 4;
+  const size_t steps = from.key_bytes() / 4;
+  const std::byte* s =
+      from.Key(source / kTilesPerGroup * kPackGroupKeys) + static_cast<size_t>(source % kTilesPerGroup) * kTileBytes;
+  std::byte* t = keys + static_cast<size_t>(target / kTilesPerGroup * kPackGroupKeys) * from.key_bytes() +
+                 static_cast<size_t>(target % kTilesPerGroup) * kTileBytes;
+  for (size_t k = 0; k < steps; ++k, s += kRowBytes, t += kRowBytes) std::memcpy(t, s, kTileBytes);
+  const size_t bytes = kChoiceTileKeys * from.value_bytes();
+  std::memcpy(values + static_cast<size_t>(target) * bytes, from.Value(source * kChoiceTileKeys), bytes);
+}
+
+/// The keys and values of ascending tiles, at most a step's: where they lie if they are neighbours, else copied.
+inline SparseStep GatherTiles(const PackedView& packed, std::span<const int32_t> tiles, const SparseScratch& s) {
+  const int64_t first = tiles.front();
+  const bool in_place = first % kTilesPerGroup == 0 && tiles.back() - first + 1 == static_cast<int64_t>(tiles.size());
+  if (in_place) return {packed.Key(first * kChoiceTileKeys), packed.Value(first * kChoiceTileKeys)};
+  for (size_t i = 0; i < tiles.size(); ++i) CopyTile(packed, tiles[i], static_cast<int64_t>(i), s.keys, s.values);
+  return {s.keys, s.values};
+}
+
+/// How many of the keys of ascending `tiles` lie at or before `position`.
+inline int KeysUpTo(std::span<const int32_t> tiles, int64_t position) {
+  const auto whole = std::upper_bound(tiles.begin(), tiles.end(), (position + 1) / kChoiceTileKeys - 1);
+  auto n = static_cast<int64_t>(whole - tiles.begin()) * kChoiceTileKeys;
+  if (whole != tiles.end() && int64_t{*whole} * kChoiceTileKeys <= position) {
+    n += position + 1 - int64_t{*whole} * kChoiceTileKeys;
+  }
+  return static_cast<int>(n);
+}
+
 inline RowTile TileOf(const Item& item, const SparseScratch& s, AttentionMath math, int first, int n_rows) {
   const auto dim = static_cast<size_t>(item.problem->head_dim);
   const size_t padded = PaddedHeadDim(item.problem->head_dim);
@@ -101,10 +137,11 @@ inline RowTile TileOf(const Item& item, const SparseScratch& s, AttentionMath ma
   return tile;
 }
 
-/// Runs one step's keys for all rows of the item; key_end(row) says how many of them a row attends (ascending in row).
+/// Runs one step's keys for all rows of the item; key_end(row) says how many of them a row attends (ascending in row),
+/// but for those that are excluded.
 template <class KeyEnd>
 void RunStep(const Item& item, AttentionMath math, const SparseScratch& s, const SparseStep& step,
-             const KeyEnd& key_end) {
+             const KeyEnd& key_end, std::span<const int> excluded = {}) {
   const PrefillKernels& kernels = Kernels(math);
   for (int first = 0; first < item.n_rows; first += kTileRows) {
     RowTile tile = TileOf(item, s, math, first, std::min(kTileRows, item.n_rows - first));
@@ -114,6 +151,8 @@ void RunStep(const Item& item, AttentionMath math, const SparseScratch& s, const
     tile.masked = tile.end[0] < tile.n_keys;
     tile.k = step.keys;
     tile.v = step.values;
+    tile.excluded = excluded.data();
+    tile.n_excluded = static_cast<int>(excluded.size());
     kernels.row_tile(tile);
   }
 }

@@ -30,8 +30,9 @@ Status RunMethod(Method method, const PrefillLayer& layer) {
     case Method::kTiles:
       return PrefillTiles(layer);
     case Method::kLines:
-    case Method::kMInference:
       return PrefillLines(layer);
+    case Method::kMInference:
+      return PrefillMInference(layer);
     case Method::kFlexPrefill:
       return PrefillFlexPrefill(layer);
     case Method::kXAttention:

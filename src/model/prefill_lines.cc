@@ -1,11 +1,9 @@
 #include <algorithm>
 #include <memory>
-#include <numeric>
 
 #include "src/base/clock.h"
 #include "src/model/prefill_methods.h"
 #include "src/selection/lines/line_choice.h"
-#include "src/selection/minference/vertical_slash.h"
 #include "src/selection/row_sample.h"
 
 namespace loopserve {
@@ -23,29 +21,12 @@ LineChoice ChooseBySample(const PrefillLayer& layer, int head, PrefillThread& st
                      layer.settings->alpha);
 }
 
-VerticalSlash ChooseByLastRows(const PrefillLayer& layer, int head, PrefillThread& state) {
-  const AttentionProblem& problem = layer.problem;
-  std::vector<int64_t> rows(static_cast<size_t>(std::min(kVerticalSlashRows, problem.n_rows)));
-  std::iota(rows.begin(), rows.end(), problem.n_rows - static_cast<int64_t>(rows.size()));
-  const int64_t stride = layer.WeightsOfRows(head, rows, state);
-  for (int64_t& row : rows) row += problem.first_position;
-  return ChooseVerticalSlash({problem.first_position, layer.n_keys(), {rows, state.weights.data(), stride}},
-                             layer.settings->columns, layer.settings->slashes);
-}
-
 std::unique_ptr<PackedLines> ChooseHeadLines(const PrefillLayer& layer, int head, PrefillThread& state) {
   const auto start = Clock::now();
   const KvHeadView& kv = layer.problem.kv[layer.kv_head(head)];
-  std::unique_ptr<PackedLines> packed;
-  if (layer.settings->method == PrefillSettings::Method::kMInference) {
-    const VerticalSlash choice = ChooseByLastRows(layer, head, state);
-    state.computed_pairs += static_cast<double>(choice.cells);
-    packed = std::make_unique<PackedLines>(kv, choice.columns, choice.slashes, layer.math);
-  } else {
-    const LineChoice choice = ChooseBySample(layer, head, state);
-    state.computed_pairs += static_cast<double>(choice.cells);
-    packed = std::make_unique<PackedLines>(kv, choice.columns, choice.slashes, layer.math);
-  }
+  const LineChoice choice = ChooseBySample(layer, head, state);
+  state.computed_pairs += static_cast<double>(choice.cells);
+  auto packed = std::make_unique<PackedLines>(kv, choice.columns, choice.slashes, layer.math);
   state.selection_ms += MillisecondsSince(start);
   return packed;
 }
@@ -56,12 +37,8 @@ void RunLineBlock(const PrefillLayer& layer, int head, int64_t block_index, cons
   const RowBlock block = layer.Block(head, block_index);
   AttendLines(problem, layer.math, layer.packed_of(head), block, lines, state.scratch.data());
   if (!layer.measure) return;
-  // Of minference the last rows decided: they are not held out.
-  const bool by_last_rows = layer.settings->method == PrefillSettings::Method::kMInference;
-  const int64_t n_free = problem.n_rows - (by_last_rows ? kVerticalSlashRows : 0) - block.first_row;
-  if (n_free <= 0) return;
-  const int64_t row = HeldOutRow({layer.settings->seed, layer.index, head, block_index}, block.first_row,
-                                 std::min<int64_t>(block.n_rows, n_free), {});
+  const int64_t row =
+      HeldOutRow({layer.settings->seed, layer.index, head, block_index}, block.first_row, block.n_rows, {});
   const int64_t position = problem.first_position + row;
   MeasureRow(
       layer, head, row, [&](const float* weights) { return lines.Coverage(weights, position); }, state);

@@ -17,8 +17,11 @@ Status PrefillDense(const PrefillLayer& layer);
 /// Tiles of 16 keys, chosen for each block of 96 rows of a head by its own sampled rows. (prefill_tiles.cc)
 Status PrefillTiles(const PrefillLayer& layer);
 
-/// Vertical and slash lines, chosen once for all rows of a head: kLines and kMInference. (prefill_lines.cc)
+/// Vertical and slash lines, chosen once for all rows of a head by a sample of them. (prefill_lines.cc)
 Status PrefillLines(const PrefillLayer& layer);
+
+/// The same by the head's last rows, slashes widened to tiles. (prefill_minference.cc)
+Status PrefillMInference(const PrefillLayer& layer);
 
 /// Blocks of keys for each block of rows of a head, by the attention of its last rows. (prefill_flexprefill.cc)
 Status PrefillFlexPrefill(const PrefillLayer& layer);

@@ -27,26 +27,6 @@ std::vector<int32_t> Heaviest(std::vector<double> weights, int64_t forced, int64
   return lines;
 }
 
-/// Cells of new rows on the lines, shared cells once.
-int64_t CountCells(const LineProblem& problem, const VerticalSlash& lines) {
-  const int64_t n = problem.n_keys;
-  const auto rows_from = [&](int64_t line) { return n - std::max(line, problem.first_position); };
-  int64_t cells = 0;
-  std::vector<int32_t> columns_below(static_cast<size_t>(n) + 1);  // columns with an index below i
-  for (const int32_t column : lines.columns) {
-    cells += rows_from(column);
-    columns_below[static_cast<size_t>(column) + 1] = 1;
-  }
-  std::partial_sum(columns_below.begin(), columns_below.end(), columns_below.begin());
-  for (const int32_t slash : lines.slashes) {
-    // The slash meets column j in row j + slash.
-    const int64_t first = std::max<int64_t>(0, problem.first_position - slash);
-    const int64_t last = n - slash;
-    cells += rows_from(slash) - (columns_below[static_cast<size_t>(last)] - columns_below[static_cast<size_t>(first)]);
-  }
-  return cells;
-}
-
 }  // namespace
 
 VerticalSlash ChooseVerticalSlash(const LineProblem& problem, int64_t n_columns, int64_t n_slashes) {
@@ -57,8 +37,33 @@ VerticalSlash ChooseVerticalSlash(const LineProblem& problem, int64_t n_columns,
   if (static_cast<int64_t>(lines.slashes.size()) < problem.n_keys) {
     lines.columns = Heaviest(std::move(columns), kForcedColumns, std::max(n_columns, kLeastColumns));
   }
-  lines.cells = CountCells(problem, lines);
   return lines;
+}
+
+void TilesOfSlashes(std::span<const int32_t> slashes, int64_t first, int64_t last, int64_t tile_keys,
+                    std::vector<int32_t>* tiles) {
+  tiles->clear();
+  int64_t next = 0;  // the farthest slash meets the earliest keys: tiles come in ascending order
+  for (size_t i = slashes.size(); i-- > 0;) {
+    const int64_t last_key = last - slashes[i];
+    if (last_key < 0) continue;
+    for (next = std::max(next, std::max<int64_t>(0, first - slashes[i]) / tile_keys); next * tile_keys <= last_key;
+         ++next) {
+      tiles->push_back(static_cast<int32_t>(next));
+    }
+  }
+}
+
+int64_t ColumnsOutside(std::span<const int32_t> columns, std::span<const int32_t> tiles, int64_t tile_keys,
+                       int64_t last) {
+  int64_t outside = 0;
+  size_t tile = 0;
+  for (const int32_t column : columns) {
+    if (column > last) break;
+    while (tile < tiles.size() && (int64_t{tiles[tile]} + 1) * tile_keys <= column) ++tile;
+    if (tile == tiles.size() || int64_t{tiles[tile]} * tile_keys > column) ++outside;
+  }
+  return outside;
 }
 
 }  // namespace loopserve

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "src/selection/lines/line_choice.h"
@@ -24,7 +25,6 @@ inline constexpr int64_t kLeastSlashes = 50;
 struct VerticalSlash {
   std::vector<int32_t> columns;  ///< ascending
   std::vector<int32_t> slashes;  ///< ascending
-  int64_t cells = 0;             ///< (new row, key) cells on them, shared cells once
 };
 
 /// problem.rows: the turn's last kVerticalSlashRows rows, or all if there are fewer. Takes n_columns columns and
@@ -32,5 +32,15 @@ struct VerticalSlash {
 /// which is the nearer slash. As many slashes as keys are every cell: columns are then left out. Rows that are not
 /// finite count as nothing.
 VerticalSlash ChooseVerticalSlash(const LineProblem& problem, int64_t n_columns, int64_t n_slashes);
+
+/// Ascending tiles of `tile_keys` neighbouring keys that the slashes (ascending) meet in rows at positions [first,
+/// last]: as in the published kernel, a slash takes every key between those that it meets in the first and in the last
+/// row, for all rows in between.
+void TilesOfSlashes(std::span<const int32_t> slashes, int64_t first, int64_t last, int64_t tile_keys,
+                    std::vector<int32_t>* tiles);
+
+/// How many of the columns up to `last` lie in none of the tiles; both ascending.
+int64_t ColumnsOutside(std::span<const int32_t> columns, std::span<const int32_t> tiles, int64_t tile_keys,
+                       int64_t last);
 
 }  // namespace loopserve

@@ -37,11 +37,6 @@ class Turn {
       plain.columns = PlainLines(std::min(n_keys_, std::max<int64_t>(n_columns, 30)), 30,
                                  [](int64_t, int64_t line) { return line; });
     }
-    const std::set<int64_t> columns(plain.columns.begin(), plain.columns.end());
-    const std::set<int64_t> slashes(plain.slashes.begin(), plain.slashes.end());
-    for (int64_t p = first_position_; p < n_keys_; ++p) {
-      for (int64_t t = 0; t <= p; ++t) plain.cells += columns.contains(t) || slashes.contains(p - t) ? 1 : 0;
-    }
     return plain;
   }
 
@@ -94,7 +89,6 @@ TEST(VerticalSlashTest, IsThePlainFormula) {
     const VerticalSlash actual = ChooseVerticalSlash(turn.Problem(), c.n_columns, c.n_slashes);
     EXPECT_EQ(actual.columns, expected.columns);
     EXPECT_EQ(actual.slashes, expected.slashes);
-    EXPECT_EQ(actual.cells, expected.cells);
   }
 }
 
@@ -110,6 +104,28 @@ TEST(VerticalSlashTest, AColumnAndASlashThatStandOutAreFound) {
   EXPECT_EQ(lines.columns.back(), 500);
   EXPECT_EQ(lines.slashes.size(), 101u);
   EXPECT_EQ(lines.slashes.back(), 300);
+}
+
+TEST(VerticalSlashTest, TilesAreWhatTheSlashesMeetInSomeRow) {
+  std::mt19937 random(4);
+  for (int trial = 0; trial < 50; ++trial) {
+    const int64_t first = random() % 300, last = first + random() % 64;
+    std::set<int32_t> slashes, columns;
+    for (uint32_t i = 0; i < random() % 12 + 1; ++i) slashes.insert(static_cast<int32_t>(random() % 400));
+    for (uint32_t i = 0; i < random() % 30; ++i) columns.insert(static_cast<int32_t>(random() % 400));
+    std::set<int32_t> expected;
+    for (const int32_t slash : slashes) {
+      for (int64_t key = std::max<int64_t>(0, first - slash); key <= last - slash; ++key) {
+        expected.insert(static_cast<int32_t>(key / 16));
+      }
+    }
+    std::vector<int32_t> tiles;
+    TilesOfSlashes(std::vector<int32_t>(slashes.begin(), slashes.end()), first, last, 16, &tiles);
+    EXPECT_EQ(tiles, std::vector<int32_t>(expected.begin(), expected.end()));
+    int64_t outside = 0;
+    for (const int32_t column : columns) outside += column <= last && !expected.contains(column / 16) ? 1 : 0;
+    EXPECT_EQ(ColumnsOutside(std::vector<int32_t>(columns.begin(), columns.end()), tiles, 16, last), outside);
+  }
 }
 
 }  // namespace
