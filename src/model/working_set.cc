@@ -179,7 +179,9 @@ void WorkingSetKeeper::SumNewestWeights(const Dialogue& dialogue, const Task& ta
 void WorkingSetKeeper::FillHead(Dialogue& dialogue, const Task& task, ThreadState& state) {
   const int64_t n_keys = dialogue.cache.n_tokens();
   HeadWorkingSet& head = HeadOf(dialogue, task.layer, task.kv_head);
-  const int64_t newest = std::min<int64_t>(dialogue.policy.decode().interval, head.budget / 2);
+  const DecodeSettings& settings = dialogue.policy.decode();
+  const int64_t newest = std::max(std::min<int64_t>(settings.interval, head.budget / 2),
+                                  static_cast<int64_t>(settings.recent * static_cast<double>(head.budget)));
   ChooseKeys(state.weight, n_keys - newest, head.budget, &state.scratch, &state.chosen);
   // What stays keeps its place; the rest is replaced: mostly few rows are copied.
   const KvHeadView kv = dialogue.cache.View(task.layer, task.kv_head, n_keys);

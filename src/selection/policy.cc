@@ -113,6 +113,9 @@ constexpr Knob kQueries = {"queries", [](std::string_view text, PrefillSettings*
                              return SetNumber(text, 1, 64, false, &decode->queries);
                            }};
 
+constexpr Knob kRecent = {"recent", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
+                            return SetNumber(text, 0.0, 1.0, false, &decode->recent);
+                          }};
 constexpr Knob kSpread = {"spread", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
                             return SetNumber(text, 1, 8, false, &decode->spread);
                           }};
@@ -124,8 +127,8 @@ constexpr std::array<std::string_view, 1> kMInferenceNames = {"minference"};
 constexpr std::array<std::string_view, 1> kFlexPrefillNames = {"flexprefill"};
 constexpr std::array<std::string_view, 1> kXAttentionNames = {"xattention"};
 constexpr std::array<Knob, 7> kPaperKnobs = {kAlpha, kLineRows, kMinKeys, kSeed, kBudget, kInterval, kQueries};
-constexpr std::array<Knob, 9> kLoopServeKnobs = {kAlpha,  kTileRows, kMinKeys, kHint,  kSeed,
-                                                 kBudget, kInterval, kQueries, kSpread};
+constexpr std::array<Knob, 10> kLoopServeKnobs = {kAlpha,  kTileRows, kMinKeys, kHint,   kSeed,
+                                                  kBudget, kInterval, kQueries, kRecent, kSpread};
 
 constexpr std::array<Knob, 6> kMInferenceKnobs = {kColumns, kSlashes, kMinKeys, kBudget, kInterval, kQueries};
 constexpr std::array<Knob, 7> kFlexPrefillKnobs = {kGamma, kTau, kMinBudget, kMinKeys, kBudget, kInterval, kQueries};
@@ -138,7 +141,7 @@ constexpr std::array<PolicyKind, 6> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
      {.method = Method::kTiles, .alpha = 0.955, .sample_rows = 6, .min_keys = 2048, .hint = 0.5, .seed = 0},
-     {.budget = 1024, .interval = 16, .queries = 4, .spread = 2}},
+     {.budget = 1024, .interval = 16, .queries = 4, .recent = 0.5, .spread = 1}},
     {kPaperNames,
      kPaperKnobs,
      {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .hint = 0, .seed = 0},
@@ -250,7 +253,7 @@ Result<Policy> Policy::OfQuality(std::string_view name) {
   // Figures of each: docs/algorithm.md.
   if (name == "fast") return Parse("loopserve:alpha=0.92,budget=768");
   if (name == "balanced") return Parse("loopserve");
-  if (name == "faithful") return Parse("loopserve:alpha=0.9995,budget=4096");
+  if (name == "faithful") return Parse("loopserve:alpha=0.9995,budget=0");
   return Status(StatusCode::kInvalidArgument,
                 "unknown quality '" + std::string(name) + "'; there is: fast, balanced, faithful");
 }

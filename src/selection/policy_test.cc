@@ -41,7 +41,7 @@ TEST(PolicyTest, ParsesEveryNameAndItsCanonicalForm) {
 
 TEST(PolicyTest, KnobsReachTheSettings) {
   const Result<Policy> policy =
-      Policy::Parse("loopserve:alpha=0.5,rows=3,min_keys=7,hint=0.25,seed=9,budget=11,interval=13,queries=2,spread=3");
+      Policy::Parse("loopserve:alpha=0.5,rows=3,min_keys=7,hint=0.25,seed=9,budget=11,interval=13,queries=2,recent=0.75,spread=3");
   ASSERT_TRUE(policy.ok()) << policy.status().message();
   EXPECT_FALSE(policy->is_dense());
   EXPECT_EQ(policy->prefill().method, PrefillSettings::Method::kTiles);
@@ -53,6 +53,7 @@ TEST(PolicyTest, KnobsReachTheSettings) {
   EXPECT_EQ(policy->decode().budget, 11);
   EXPECT_EQ(policy->decode().interval, 13);
   EXPECT_EQ(policy->decode().queries, 2);
+  EXPECT_EQ(policy->decode().recent, 0.75);
   EXPECT_EQ(policy->decode().spread, 3);
 }
 
@@ -64,7 +65,7 @@ TEST(PolicyTest, QualitiesAreOrdered) {
   EXPECT_LT(fast->prefill().alpha, balanced->prefill().alpha);
   EXPECT_LT(balanced->prefill().alpha, faithful->prefill().alpha);
   EXPECT_LT(fast->decode().budget, balanced->decode().budget);
-  EXPECT_LT(balanced->decode().budget, faithful->decode().budget);
+  EXPECT_EQ(faithful->decode().budget, 0) << "reads every key";
   EXPECT_EQ(balanced->ToString(), "loopserve");
   EXPECT_EQ(Policy::OfQuality("best").status().code(), StatusCode::kInvalidArgument);
 }
