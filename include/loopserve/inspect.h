@@ -56,6 +56,24 @@ struct AttentionLine {
   float weight = 0;
 };
 
+/// What two choices of a head's lines of one kind have in common, of the lines that both could have taken.
+struct LineOverlap {
+  int64_t possible = 0;
+  int64_t before = 0;
+  int64_t now = 0;
+  int64_t both = 0;
+
+  bool operator==(const LineOverlap&) const = default;
+  /// Whether there is anything to compare.
+  bool any() const { return before + now > 0; }
+  /// |A and B| / min(|A|, |B|), in [0, 1]; 0 if one of them is empty.
+  double of_smaller() const;
+  /// |A and B| / |A or B|, in [0, 1].
+  double jaccard() const;
+  /// What of_smaller would be on average if one of them were drawn at random: max(|A|, |B|) / possible.
+  double by_chance() const;
+};
+
 /// One query head over the rows of a turn. Where the model's scores are not finite their weight counts as none, and a
 /// sampled coverage of 0 says so.
 struct HeadAttention {
@@ -68,6 +86,10 @@ struct HeadAttention {
   std::optional<double> heldout_coverage;
   /// The same of the same rows on the lines that were chosen in the turn before; empty in the first.
   std::optional<double> coverage_by_last_lines;
+  /// What is chosen again where other rows are sampled (the next seed), of the lines that the turn before could have
+  /// chosen too: the yardstick of OverlapOfLines between turns. Empty in the first turn.
+  std::optional<LineOverlap> column_resampled;
+  std::optional<LineOverlap> slash_resampled;
   double column_share = 0;  ///< mean weight of the sampled rows on the chosen columns
   double sink_share = 0;    ///< on the first kSinkKeys keys
   double near_share = 0;    ///< on the nearest kNearKeys keys
@@ -112,23 +134,6 @@ struct TurnAttention {
 struct AttentionInspector {
   InspectOptions options;
   std::vector<TurnAttention> turns;  ///< each Sync that was completed adds its own
-};
-
-/// What two choices of a head have in common, of the lines that both turns could have chosen.
-struct LineOverlap {
-  int64_t possible = 0;
-  int64_t before = 0;
-  int64_t now = 0;
-  int64_t both = 0;
-
-  /// Whether there is anything to compare.
-  bool any() const { return before + now > 0; }
-  /// |A and B| / min(|A|, |B|), in [0, 1]; 0 if one of them is empty.
-  double of_smaller() const;
-  /// |A and B| / |A or B|, in [0, 1].
-  double jaccard() const;
-  /// What of_smaller would be on average if one of them were drawn at random: max(|A|, |B|) / possible.
-  double by_chance() const;
 };
 
 /// Lines of the turn before and of this one (ascending), of the same kind. n_keys_before: keys of the turn before. Only

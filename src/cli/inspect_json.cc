@@ -23,6 +23,8 @@ Json SummaryToJson(const AttentionSummary& summary) {
   json["near_share"] = summary.near_share;
   json["column_overlap"] = OverlapToJson(summary.column_overlap);
   json["slash_overlap"] = OverlapToJson(summary.slash_overlap);
+  json["column_resampled"] = OverlapToJson(summary.column_resampled);
+  json["slash_resampled"] = OverlapToJson(summary.slash_resampled);
   json["coverage_by_last_lines"] = JsonOrNull(summary.coverage_by_last_lines);
   return json;
 }

@@ -17,8 +17,9 @@ std::string Right(const std::string& text, size_t width) {
 
 std::string Share(std::optional<double> share) { return share ? FormatFixed(*share, 3) : "-"; }
 
-std::string OfSmaller(const std::optional<OverlapMeans>& overlap) {
-  return overlap ? FormatFixed(overlap->of_smaller, 2) + "/" + FormatFixed(overlap->jaccard, 2) : "-";
+std::string Jaccard(const std::optional<OverlapMeans>& turns, const std::optional<OverlapMeans>& samples) {
+  if (!turns) return "-";
+  return FormatFixed(turns->jaccard, 2) + (samples ? " of " + FormatFixed(samples->jaccard, 2) : "");
 }
 
 struct Column {
@@ -38,8 +39,8 @@ constexpr Column kColumns[] = {
     {"slashes", 9, [](const AttentionSummary& s) { return FormatFixed(s.slashes, 0); }},
     {"sinks", 7, [](const AttentionSummary& s) { return Share(s.sink_share); }},
     {"near", 7, [](const AttentionSummary& s) { return Share(s.near_share); }},
-    {"columns again", 15, [](const AttentionSummary& s) { return OfSmaller(s.column_overlap); }},
-    {"slashes again", 15, [](const AttentionSummary& s) { return OfSmaller(s.slash_overlap); }},
+    {"columns again", 15, [](const AttentionSummary& s) { return Jaccard(s.column_overlap, s.column_resampled); }},
+    {"slashes again", 15, [](const AttentionSummary& s) { return Jaccard(s.slash_overlap, s.slash_resampled); }},
     {"last lines", 12, [](const AttentionSummary& s) { return Share(s.coverage_by_last_lines); }},
 };
 
@@ -106,6 +107,19 @@ std::string FormatHead(const InspectReport& report, size_t turn_index) {
          FormatLines(head.slashes, [](int32_t) { return std::string(); }) + "\n";
 }
 
+std::string FormatOverlap(const char* lines, const std::optional<OverlapMeans>& turns,
+                          const std::optional<OverlapMeans>& samples) {
+  if (!turns) return "";
+  std::string text = std::string(lines) + " chosen in a turn and in the one before: " + FormatFixed(turns->jaccard, 2) +
+                     " of those chosen in either, " + FormatFixed(turns->of_smaller, 2) +
+                     " of the smaller choice (by chance " + FormatFixed(turns->by_chance, 2) + ")";
+  if (samples) {
+    text += "; by two samples of the same turn: " + FormatFixed(samples->jaccard, 2) + ", " +
+            FormatFixed(samples->of_smaller, 2);
+  }
+  return text + "\n";
+}
+
 std::string FormatSummary(const InspectReport& report) {
   std::vector<HeadInTurn> all, later;
   for (size_t i = 0; i < report.inspector.turns.size(); ++i) {
@@ -118,14 +132,10 @@ std::string FormatSummary(const InspectReport& report) {
                      ", held-out coverage " + Share(of_all.heldout_coverage) + ", floor " + Share(of_all.floor) + "\n";
   if (later.empty()) return text;
   const AttentionSummary of_later = Summarize(later);
-  if (of_later.column_overlap && of_later.slash_overlap) {
-    text += "from turn to turn the smaller choice shares " + FormatFixed(of_later.column_overlap->of_smaller, 2) +
-            " of its columns (" + FormatFixed(of_later.column_overlap->by_chance, 2) + " by chance) and " +
-            FormatFixed(of_later.slash_overlap->of_smaller, 2) + " of its slashes (" +
-            FormatFixed(of_later.slash_overlap->by_chance, 2) + ") with the other\n";
-  }
+  text += FormatOverlap("columns", of_later.column_overlap, of_later.column_resampled) +
+          FormatOverlap("slashes", of_later.slash_overlap, of_later.slash_resampled);
   if (of_later.coverage_by_last_lines) {
-    text += "from the second turn on the lines of the turn before hold " + Share(of_later.coverage_by_last_lines) +
+    text += "from the second turn on, the lines of the turn before hold " + Share(of_later.coverage_by_last_lines) +
             " of the weight of held-out rows, those of the turn itself " + Share(of_later.heldout_coverage) + "\n";
   }
   return text;

@@ -29,7 +29,11 @@ InspectReport TwoTurns() {
   TurnAttention& second = report.inspector.turns[1];
   second.first_position = second.n_rows = 100;
   second.layers = {{3, {Head(0.1, {2, 3, 150}, {7}), Head(0.5, {}, {0, 1, 2, 3})}}};
-  for (HeadAttention& head : second.layers[0].heads) head.coverage_by_last_lines = 0.8;
+  for (HeadAttention& head : second.layers[0].heads) {
+    head.coverage_by_last_lines = 0.8;
+    head.column_resampled = {.possible = 100, .before = 4, .now = 4, .both = 3};
+    head.slash_resampled = LineOverlap{};  // nothing chosen: not counted
+  }
   report.prefill_density = {1.0, 1.0};
   report.layer_windows = {64, 64, 64, 0};
   report.text_of = [](int64_t position) { return position == 3 ? "a\n\"" : "x"; };
@@ -66,7 +70,11 @@ TEST(InspectReportTest, TablesForPeople) {
   EXPECT_THAT(by_layer, HasSubstr("turn 1: 100 new tokens, 100 keys\n"));
   EXPECT_THAT(by_layer, HasSubstr("turn 2: 100 new tokens, 200 keys\n"));
   EXPECT_THAT(by_layer, HasSubstr("not looked at: 0, 1, 2\n"));
-  EXPECT_THAT(by_layer, HasSubstr("shares 1.00 of its columns (0.04 by chance) and 0.50 of its slashes (0.03)"));
+  EXPECT_THAT(by_layer, HasSubstr("   0.50 of 0.60           0.25       0.800\n"));
+  EXPECT_THAT(by_layer,
+              HasSubstr("columns chosen in a turn and in the one before: 0.50 of those chosen in either, 1.00 of "
+                        "the smaller choice (by chance 0.04); by two samples of the same turn: 0.60, 0.75\n"));
+  EXPECT_THAT(by_layer, HasSubstr("0.25 of those chosen in either, 0.50 of the smaller choice (by chance 0.03)\n"));
   EXPECT_THAT(by_layer, HasSubstr("turn before hold 0.800 of the weight of held-out rows, those of the turn itself"));
   report.inspector.options.layer = 3;
   report.inspector.options.map_head = 0;
@@ -94,6 +102,8 @@ TEST(InspectReportTest, JsonHasTheDocumentedKeys) {
   }
   EXPECT_EQ(head["columns"], 3);
   EXPECT_EQ(head["column_overlap"]["jaccard"], 0.5);
+  EXPECT_EQ(head["column_resampled"]["of_smaller"], 0.75);
+  EXPECT_TRUE(head["slash_resampled"].is_null());
   EXPECT_FALSE(head.contains("column_lines"));
   EXPECT_TRUE(json["turns"][0]["all"]["column_overlap"].is_null());
   EXPECT_TRUE(turn["layers"][0]["heads"][1]["column_overlap"].is_null());  // no columns in either turn

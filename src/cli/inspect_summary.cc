@@ -38,18 +38,27 @@ template <typename OfHead>
 std::optional<OverlapMeans> MeanOverlap(std::span<const HeadInTurn> heads, OfHead of_head) {
   Mean of_smaller, jaccard, by_chance;
   for (const HeadInTurn& head : heads) {
-    if (head.before == nullptr) continue;
-    const LineOverlap overlap = of_head(head);
-    if (!overlap.any()) continue;
-    of_smaller.Add(overlap.of_smaller());
-    jaccard.Add(overlap.jaccard());
-    by_chance.Add(overlap.by_chance());
+    const std::optional<LineOverlap> overlap = of_head(head);
+    if (!overlap || !overlap->any()) continue;
+    of_smaller.Add(overlap->of_smaller());
+    jaccard.Add(overlap->jaccard());
+    by_chance.Add(overlap->by_chance());
   }
   if (!of_smaller.value()) return std::nullopt;
   return OverlapMeans{*of_smaller.value(), *jaccard.value(), *by_chance.value()};
 }
 
 }  // namespace
+
+std::optional<LineOverlap> HeadInTurn::ColumnOverlap() const {
+  if (before == nullptr) return std::nullopt;
+  return OverlapOfLines(before->columns, now->columns, n_keys_before);
+}
+
+std::optional<LineOverlap> HeadInTurn::SlashOverlap() const {
+  if (before == nullptr) return std::nullopt;
+  return OverlapOfLines(before->slashes, now->slashes, n_keys_before);
+}
 
 std::vector<HeadInTurn> HeadsOf(const TurnAttention& turn, const TurnAttention* before) {
   std::vector<HeadInTurn> heads;
@@ -93,6 +102,8 @@ AttentionSummary Summarize(std::span<const HeadInTurn> heads) {
   summary.floor = MeanOver(heads, [](const HeadAttention& head) { return head.floor; });
   summary.column_overlap = MeanOverlap(heads, [](const HeadInTurn& head) { return head.ColumnOverlap(); });
   summary.slash_overlap = MeanOverlap(heads, [](const HeadInTurn& head) { return head.SlashOverlap(); });
+  summary.column_resampled = MeanOverlap(heads, [](const HeadInTurn& head) { return head.now->column_resampled; });
+  summary.slash_resampled = MeanOverlap(heads, [](const HeadInTurn& head) { return head.now->slash_resampled; });
   return summary;
 }
 

@@ -19,8 +19,9 @@ struct HeadInTurn {
   const HeadAttention* before = nullptr;
   int64_t n_keys_before = 0;
 
-  LineOverlap ColumnOverlap() const { return OverlapOfLines(before->columns, now->columns, n_keys_before); }
-  LineOverlap SlashOverlap() const { return OverlapOfLines(before->slashes, now->slashes, n_keys_before); }
+  /// Empty in the first turn.
+  std::optional<LineOverlap> ColumnOverlap() const;
+  std::optional<LineOverlap> SlashOverlap() const;
 };
 
 /// The heads of a turn, layer by layer. before: the turn before, or null.
@@ -49,6 +50,8 @@ struct AttentionSummary {
   double floor = 0;
   std::optional<OverlapMeans> column_overlap;  ///< with the turn before; empty in the first, as the next
   std::optional<OverlapMeans> slash_overlap;
+  std::optional<OverlapMeans> column_resampled;  ///< of two samples of the same turn; empty in the first, as the next
+  std::optional<OverlapMeans> slash_resampled;
 };
 
 /// Precondition: at least one head.

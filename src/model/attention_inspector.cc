@@ -24,7 +24,8 @@ struct Layer {
   const InspectOptions& options;
   int index;
   const LayerAttention* before;  ///< the same layer in the turn before, or null
-  AlignedBuffer packed;          ///< [n_kv_heads][PackedKvBytes]
+  int64_t n_keys_before;
+  AlignedBuffer packed;  ///< [n_kv_heads][PackedKvBytes]
 
   int64_t n_keys() const { return problem.first_position + problem.n_rows; }
   int64_t stride() const { return (n_keys() + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys; }
@@ -91,10 +92,9 @@ double Coverage(const Weights& rows, const LineMask& mask) {
       [&](std::span<const float> row) { return mask.Share(row.data(), static_cast<int64_t>(row.size()) - 1); });
 }
 
-std::vector<int64_t> SampledRowsOf(const Layer& layer, int head) {
+std::vector<int64_t> SampledRowsOf(const Layer& layer, int head, uint64_t seed) {
   std::vector<int64_t> rows(static_cast<size_t>(std::min<int64_t>(layer.options.sample_rows, layer.problem.n_rows)));
-  SampleStrata({layer.options.seed, layer.index, head, 0}, 0, layer.problem.n_rows, static_cast<int>(rows.size()),
-               rows.data());
+  SampleStrata({seed, layer.index, head, 0}, 0, layer.problem.n_rows, static_cast<int>(rows.size()), rows.data());
   return rows;
 }
 
@@ -141,22 +141,36 @@ void MeasureSample(const Layer& layer, const Weights& sample, HeadAttention* hea
   head->floor = static_cast<double>(needed) / static_cast<double>(pairs);
 }
 
-HeadAttention InspectHead(const Layer& layer, int head_index, std::vector<float>* buffer, std::byte* scratch) {
+/// The choice that `sample` leads to; its lines have no weight yet.
+HeadAttention ChooseFrom(const Layer& layer, const Weights& sample) {
   const AttentionProblem& problem = layer.problem;
-  const std::vector<int64_t> sampled = SampledRowsOf(layer, head_index);
+  const LineChoice choice =
+      ChooseLines({problem.first_position, layer.n_keys(), sample.AsSample()}, layer.options.alpha);
+  HeadAttention head;
+  for (const int32_t column : choice.columns) head.columns.push_back({column, 0});
+  for (const int32_t slash : choice.slashes) head.slashes.push_back({slash, 0});
+  head.computed_pairs = choice.cells;
+  const auto n = static_cast<double>(problem.n_rows);
+  const double causal = n * (static_cast<double>(problem.first_position) + (n + 1) / 2);
+  head.density = static_cast<double>(choice.cells) / causal;
+  return head;
+}
+
+HeadAttention InspectHead(const Layer& layer, int head_index, std::vector<float>* buffer, std::byte* scratch) {
+  const uint64_t seed = layer.options.seed;
+  const std::vector<int64_t> sampled = SampledRowsOf(layer, head_index, seed);
   HeadAttention head;
   {
     const Weights sample(layer, head_index, sampled, buffer, scratch);
-    const LineChoice choice =
-        ChooseLines({problem.first_position, layer.n_keys(), sample.AsSample()}, layer.options.alpha);
-    for (const int32_t column : choice.columns) head.columns.push_back({column, 0});
-    for (const int32_t slash : choice.slashes) head.slashes.push_back({slash, 0});
-    head.computed_pairs = choice.cells;
-    const auto n = static_cast<double>(problem.n_rows);
-    const double causal = n * (static_cast<double>(problem.first_position) + (n + 1) / 2);
-    head.density = static_cast<double>(choice.cells) / causal;
+    head = ChooseFrom(layer, sample);
     head.sampled_coverage = Coverage(sample, MaskOf(layer.n_keys(), head));
     MeasureSample(layer, sample, &head);
+  }
+  if (layer.before != nullptr) {
+    const std::vector<int64_t> others = SampledRowsOf(layer, head_index, seed + 1);
+    const HeadAttention again = ChooseFrom(layer, Weights(layer, head_index, others, buffer, scratch));
+    head.column_resampled = OverlapOfLines(head.columns, again.columns, layer.n_keys_before);
+    head.slash_resampled = OverlapOfLines(head.slashes, again.slashes, layer.n_keys_before);
   }
   const std::vector<int64_t> heldout = HeldOutRowsOf(layer, head_index, sampled);
   if (heldout.empty()) return head;
@@ -209,11 +223,12 @@ Status InspectLayer(const AttentionProblem& problem, int layer_index, const Insp
                     const TurnAttention* before, const std::atomic<bool>* cancel, ComputeThreads& threads,
                     TurnAttention* turn) {
   LS_CHECK(problem.window == 0 && problem.n_rows >= kMinInspectedRows);
-  Layer layer{problem, options, layer_index, nullptr, {}};
+  Layer layer{problem, options, layer_index, nullptr, 0, {}};
   if (before != nullptr) {
     const auto found = std::ranges::find(before->layers, layer_index, &LayerAttention::layer);
     const bool fits = found != before->layers.end() && static_cast<int>(found->heads.size()) == problem.n_heads;
     if (fits) layer.before = &*found;
+    layer.n_keys_before = before->n_keys();
   }
   const size_t packed_bytes = PackedKvBytes(problem.head_dim, problem.kv->n_keys, kMath);
   if (!layer.packed.Reserve(packed_bytes * static_cast<size_t>(problem.n_kv_heads))) {

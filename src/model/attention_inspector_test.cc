@@ -154,6 +154,19 @@ TEST_F(AttentionInspectorTest, HeldOutRowsAreNotSampledAndJudgeBothChoices) {
     EXPECT_NEAR(*head.heldout_coverage, covered / n, 2e-5);
     EXPECT_NEAR(*head.coverage_by_last_lines, covered_before / n, 2e-5);
   }
+  InspectOptions next_seed = options;
+  ++next_seed.seed;
+  const TurnAttention again = MustInspect(cache, next_seed);
+  for (size_t h = 0; h < 2; ++h) {
+    const HeadAttention& head = turn.layers[0].heads[h];
+    const HeadAttention& other = again.layers[0].heads[h];
+    ASSERT_TRUE(head.column_resampled && head.slash_resampled);
+    EXPECT_EQ(head.column_resampled->both, OverlapOfLines(head.columns, other.columns, shape.first_position).both);
+    EXPECT_EQ(head.column_resampled->possible, shape.first_position);
+    EXPECT_EQ(head.slash_resampled->now, OverlapOfLines({}, other.slashes, shape.first_position).now);
+    EXPECT_GT(head.column_resampled->both, 0);
+    EXPECT_EQ(other.column_resampled, std::nullopt);
+  }
   const TurnAttention all_sampled = MustInspect(cache, {.sample_rows = 4096});
   EXPECT_EQ(all_sampled.layers[0].heads[0].heldout_coverage, std::nullopt);
   EXPECT_EQ(all_sampled.layers[0].heads[0].coverage_by_last_lines, std::nullopt);
