@@ -29,7 +29,7 @@ LAYERS["bench"] = LAYERS["src/engine"] | {"src/engine"}
 LAYERS["src/cli"] = {"include", "src/base", "src/fetch", "bench"}
 
 # The public API stands on top of the engine. Of the layers below, the tokenizer may know it for its value types (Token,
-# ChatMessage), and the model for its options.
+# ChatMessage), and the model for its options and the inspector.
 PUBLIC_VALUES = {"loopserve/status.h", "loopserve/policy.h", "loopserve/sampling.h"}
 KNOWS_THE_ENGINE = {"include", "src/tokenizer", "src/model", "src/session", "src/engine", "src/cli", "bench"}
 
@@ -40,7 +40,7 @@ LIBRARIES = [
     (r"jinja/.*", {"src/tokenizer"}),
     (r"nlohmann/.*", {"src/cli", "src/tokenizer", "bench"}),
     (r"httplib\.h", {"src/fetch"}),
-    (r"spdlog/.*|CLI/.*", {"src/cli"}),
+    (r"spdlog/.*|CLI/.*|png\.h", {"src/cli"}),
     (r"openssl/.*", {"src/base"}),
     (r"hwy/.*", {"src/kernels", "src/model", "src/selection", "src/engine"}),
     (r"(oneapi/)?dnnl.*", {"src/model", "src/kernels", "bench"}),

@@ -26,6 +26,7 @@
 namespace loopserve {
 
 using Token = int32_t;
+struct AttentionInspector;  // loopserve/inspect.h
 
 /// How prefill's matrix products are computed. Decode always uses ggml's quantised kernels.
 enum class LinearPath : uint8_t {
@@ -64,6 +65,7 @@ struct ModelInfo {
   int n_kv_heads = 0;
   int head_dim = 0;
   int n_vocab = 0;
+  std::vector<int64_t> layer_windows;  ///< of each layer: keys of its sliding window, 0 without one
   size_t kv_bytes_per_token = 0;
   bool has_chat_template = false;
   LinearPath linear_path = LinearPath::kAuto;  ///< the path that kAuto became
@@ -84,6 +86,9 @@ struct RunControl {
   /// Compare what a sparse policy computes with dense attention on some rows. Takes time: elapsed_ms then says nothing
   /// about speed, attention_ms and selection_ms still do.
   bool measure_quality = false;
+  /// Sync looks at the attention of the new tokens, and adds what it saw; what is computed stays the same. Takes time,
+  /// as measure_quality does. kInvalidArgument and kUnsupported for options that do not fit the model. May be null.
+  AttentionInspector* inspector = nullptr;
 };
 
 /// How Sync made the session equal to the given tokens.

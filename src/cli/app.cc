@@ -17,7 +17,8 @@ constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;
 
 constexpr void (*kCommands[])(CLI::App&, CommandContext&) = {
-    RegisterPullCommand, RegisterChatCommand, RegisterRunCommand, RegisterScoreCommand, RegisterBenchCommand,
+    RegisterPullCommand,  RegisterChatCommand,  RegisterRunCommand,
+    RegisterScoreCommand, RegisterBenchCommand, RegisterInspectCommand,
 };
 
 constexpr char kExamples[] = R"(examples:
@@ -25,6 +26,8 @@ constexpr char kExamples[] = R"(examples:
   loopserve chat -m smollm2                       talk to it
   loopserve run -m smollm2 --dialogue d.jsonl --json out.json
                                                   run written dialogues and measure them
+  loopserve inspect -m smollm2 --text book.txt --turns 4
+                                                  what the model attends to, turn by turn
   loopserve COMMAND --help                        the options of one command
 
 exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted)";

@@ -24,5 +24,6 @@ void RegisterChatCommand(CLI::App& app, CommandContext& context);
 void RegisterRunCommand(CLI::App& app, CommandContext& context);
 void RegisterScoreCommand(CLI::App& app, CommandContext& context);
 void RegisterBenchCommand(CLI::App& app, CommandContext& context);
+void RegisterInspectCommand(CLI::App& app, CommandContext& context);
 
 }  // namespace loopserve

@@ -53,6 +53,12 @@ expect dialogue-bad 1 '' 'bad.jsonl, line 1' run -m x --dialogue "$dir/bad.jsonl
 expect dialogue-latin1 1 '' 'latin1.jsonl, line 1: not valid UTF-8' run -m x --dialogue "$dir/latin1.jsonl"
 expect json-folder 1 '' 'is a folder' run -m x --dialogue "$dir/d.jsonl" --json "$dir"
 expect json-nowhere 1 '' 'none/o.json' run -m x --dialogue "$dir/d.jsonl" --json "$dir/none/o.json"
+expect inspect-help 0 '--layer' '' inspect --help
+expect inspect-no-text 2 '' '^loopserve: error: .*--text' inspect -m x
+expect inspect-head-alone 2 '' '^loopserve: error: .*--layer' inspect -m x --text "$dir/d.jsonl" --head 1
+expect inspect-png-alone 2 '' '^loopserve: error: .*--head' inspect -m x --text "$dir/d.jsonl" --png "$dir/o.png"
+expect inspect-bad-alpha 2 '' '^loopserve: error: .*--alpha' inspect -m x --text "$dir/d.jsonl" --alpha 2
+expect inspect-png-nowhere 1 '' 'none/o.png' inspect -m x --text "$dir/d.jsonl" --layer 0 --head 0 --png "$dir/none/o.png"
 expect pull-unknown 1 '' 'known are smollm2' pull frob
 expect pull-hostile 2 '' 'bad model reference' pull hf:a/../../x.gguf
 expect pull-bad-url 2 '' 'bad URL' pull http://user:pw@h/x.gguf

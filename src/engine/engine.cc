@@ -94,6 +94,7 @@ void EngineImpl::Describe(const EngineOptions& options) {
   info_.n_kv_heads = p.n_kv_heads;
   info_.head_dim = p.head_dim;
   info_.n_vocab = p.n_vocab;
+  for (int layer = 0; layer < p.n_layers; ++layer) info_.layer_windows.push_back(p.window(layer));
   info_.kv_bytes_per_token = kv_layout_.token_bytes();
   info_.has_chat_template = tokenizer_->has_chat_template();
   info_.linear_path = forward_->linear_path();

@@ -6,9 +6,13 @@
 
 #include "src/base/check.h"
 #include "src/base/clock.h"
+#include "src/model/attention_inspector.h"
 #include "src/model/layer_graph.h"
 
 namespace loopserve {
+
+static_assert(Prefill::kPassRows == kMaxInspectedRows && Forward::kDecodeRows < kMinInspectedRows);
+
 namespace {
 
 constexpr size_t kMaxChunkNodes = 128;
@@ -59,6 +63,8 @@ struct Prefill::Pass {
   PrefillFigures figures;
   std::vector<int32_t> positions;
   double attention_wall_ms = 0;
+  TurnAttention inspected;
+  double inspection_ms = 0;
   int64_t steps_done = 0;
   int64_t steps_total = 0;
 
@@ -107,14 +113,16 @@ Status Prefill::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
   for (size_t i = 0; i < tokens.size(); ++i) {
     pass.positions[i] = static_cast<int32_t>(cache.n_tokens() + static_cast<int64_t>(i));
   }
+  if (control.inspector != nullptr) LS_RETURN_IF_ERROR(BeginInspection(pass));
   LS_RETURN_IF_ERROR(RunLayers(pass));
   LS_RETURN_IF_ERROR(Logits(pass, on_logits, last_logits));
   for (AlignedBuffer* buffer : {&x_, &q_}) {
     if (buffer->bytes() > kKeptBufferBytes) buffer->Free();
   }
   attention_.FreeAbove(kKeptBufferBytes);
+  if (!pass.inspected.layers.empty()) control.inspector->turns.push_back(std::move(pass.inspected));
   if (stats != nullptr) {
-    stats->linear_ms += MillisecondsSince(start) - pass.attention_wall_ms;
+    stats->linear_ms += MillisecondsSince(start) - pass.attention_wall_ms - pass.inspection_ms;
     stats->attention.Add(pass.figures);
   }
   return Status::Ok();
@@ -161,6 +169,7 @@ Status Prefill::RunLayers(Pass& pass) {
     const int64_t first_needed = is_last && !pass.all_logits ? pass.rows() - 1 : 0;
     LS_RETURN_IF_ERROR(ForChunks(
         pass, 0, [&](int64_t first, int64_t rows) { return BeforeAttentionChunk(pass, layer, *math, first, rows); }));
+    if (pass.control.inspector != nullptr) LS_RETURN_IF_ERROR(Inspect(pass, layer));
     const auto attention_start = Clock::now();
     dialogue.queries.Store(layer, dialogue.cache.n_tokens(), pass.rows(), q_.floats());
     LS_RETURN_IF_ERROR(attention_.Run(dialogue.cache, layer, pass.rows(), first_needed, dialogue.policy.prefill(),
@@ -171,6 +180,43 @@ Status Prefill::RunLayers(Pass& pass) {
       return AfterAttentionChunk(pass, layer, first_needed == 0 ? *math : quantized_math_, first, rows);
     }));
   }
+  return Status::Ok();
+}
+
+Status Prefill::BeginInspection(Pass& pass) {
+  const HyperParams& p = model_.params();
+  std::vector<int64_t> windows;
+  for (int layer = 0; layer < p.n_layers; ++layer) windows.push_back(p.window(layer));
+  LS_RETURN_IF_ERROR(pass.control.inspector->options.Validate(windows, p.n_heads));
+  pass.inspected.first_position = pass.dialogue.cache.n_tokens();
+  pass.inspected.n_rows = pass.rows();
+  return Status::Ok();
+}
+
+Status Prefill::Inspect(Pass& pass, int layer) {
+  const HyperParams& p = model_.params();
+  const AttentionInspector& inspector = *pass.control.inspector;
+  const bool wanted = !inspector.options.layer || *inspector.options.layer == layer;
+  if (!wanted || p.window(layer) > 0 || pass.rows() < kMinInspectedRows) return Status::Ok();
+  const auto start = Clock::now();
+  std::vector<KvHeadView> views;
+  for (int head = 0; head < p.n_kv_heads; ++head) {
+    views.push_back(pass.dialogue.cache.View(layer, head, pass.inspected.n_keys()));
+  }
+  AttentionProblem problem;
+  problem.q = q_.floats();
+  problem.q_row_stride = p.q_width();
+  problem.n_rows = pass.rows();
+  problem.first_position = pass.inspected.first_position;
+  problem.n_heads = p.n_heads;
+  problem.n_kv_heads = p.n_kv_heads;
+  problem.head_dim = p.head_dim;
+  problem.scale = p.attention_scale;
+  problem.kv = views.data();
+  LS_RETURN_IF_ERROR(InspectLayer(problem, layer, inspector.options,
+                                  inspector.turns.empty() ? nullptr : &inspector.turns.back(), pass.control.cancel,
+                                  threads_, &pass.inspected));
+  pass.inspection_ms += MillisecondsSince(start);
   return Status::Ok();
 }
 

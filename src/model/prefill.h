@@ -46,6 +46,8 @@ class Prefill {
   struct Pass;
   Status PrepareBuffers(const Pass& pass);
   Status RunLayers(Pass& pass);
+  Status BeginInspection(Pass& pass);
+  Status Inspect(Pass& pass, int layer);
   Status EmbedChunk(Pass& pass, int64_t first, int64_t rows);
   Status BeforeAttentionChunk(Pass& pass, int layer, LayerMath& math, int64_t first, int64_t rows);
   Status AfterAttentionChunk(Pass& pass, int layer, LayerMath& math, int64_t first, int64_t rows);
