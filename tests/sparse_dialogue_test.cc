@@ -79,9 +79,10 @@ TEST_P(SparseDialogueTest, NothingLeftOutIsDense) {
   MustSync(dense, tokens);
   const std::vector<float> logits(dense.logits().begin(), dense.logits().end());
   MustGenerate(dense, 40);
-  for (const char* spec : {"loopserve:alpha=1,budget=0", "paper:alpha=1,budget=0", "loopserve:alpha=1,budget=5000",
-                           "loopserve:min_keys=2000,budget=0", "minference:slashes=900", "flexprefill:gamma=1",
-                           "flexprefill:min_budget=900", "xattention:threshold=1", "xattention:min_keys=2000"}) {
+  for (const char* spec :
+       {"loopserve:alpha=1,budget=0", "paper:alpha=1,budget=0", "loopserve:alpha=1,budget=5000,decode_min_keys=0",
+        "loopserve:min_keys=2000,budget=0", "minference:slashes=900", "flexprefill:gamma=1",
+        "flexprefill:min_budget=900", "xattention:threshold=1", "xattention:min_keys=2000"}) {
     SCOPED_TRACE(spec);
     Session sparse = Open(spec);
     const SyncStats stats = MustSync(sparse, tokens, true);
@@ -135,9 +136,9 @@ TEST_P(SparseDialogueTest, FiguresSayWhatWasLeftOut) {
 
 TEST_P(SparseDialogueTest, TheSameRequestGivesTheSameAnswer) {
   const std::vector<Token> tokens = Tokens(1200);
-  for (const char* spec :
-       {"loopserve:alpha=0.8,min_keys=0,budget=200,interval=5,queries=3", "minference:columns=100,slashes=200",
-        "flexprefill:gamma=0.5,min_budget=128", "xattention:threshold=0.5,budget=200"}) {
+  for (const char* spec : {"loopserve:alpha=0.8,min_keys=0,budget=200,decode_min_keys=0,interval=5,queries=3",
+                           "minference:columns=100,slashes=200", "flexprefill:gamma=0.5,min_budget=128",
+                           "xattention:threshold=0.5,budget=200"}) {
     SCOPED_TRACE(spec);
     std::set<std::vector<Token>> answers;
     for (int i = 0; i < 3; ++i) {
@@ -153,7 +154,7 @@ TEST_P(SparseDialogueTest, TheSameRequestGivesTheSameAnswer) {
 
 TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
   const std::vector<Token> tokens = Tokens(1000);
-  Session session = Open("loopserve:alpha=1,budget=128,interval=7,queries=5");
+  Session session = Open("loopserve:alpha=1,budget=128,decode_min_keys=0,interval=7,queries=5");
   MustSync(session, tokens);
   const GenerationStats first = MustGenerate(session, 60, true);
   ASSERT_TRUE(first.decode_kv_fraction && first.decode_coverage);
@@ -174,7 +175,7 @@ TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
 
 TEST_P(SparseDialogueTest, ForksAnswerAsTheOriginalWould) {
   const std::vector<Token> tokens = Tokens(900);
-  Session session = Open("loopserve:alpha=0.8,min_keys=0,budget=100,interval=4,queries=4");
+  Session session = Open("loopserve:alpha=0.8,min_keys=0,budget=100,decode_min_keys=0,interval=4,queries=4");
   MustSync(session, tokens);
   Session fork = session.Fork();
   MustGenerate(session, 30);
@@ -183,8 +184,8 @@ TEST_P(SparseDialogueTest, ForksAnswerAsTheOriginalWould) {
 }
 
 TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
-  for (const char* spec : {"loopserve:alpha=0.5,min_keys=0,budget=1,interval=1,queries=1", "paper:budget=8",
-                           "loopserve:budget=2,interval=4096,queries=64,min_keys=0",
+  for (const char* spec : {"loopserve:alpha=0.5,min_keys=0,budget=1,decode_min_keys=0,interval=1,queries=1",
+                           "paper:budget=8", "loopserve:budget=2,decode_min_keys=0,interval=4096,queries=64,min_keys=0",
                            "minference:columns=30,slashes=50,budget=4", "flexprefill:gamma=0.3,min_budget=1",
                            "flexprefill:gamma=0.3,tau=1,min_budget=1", "xattention:threshold=0.3,stride=4,block=64"}) {
     SCOPED_TRACE(spec);
@@ -200,7 +201,7 @@ TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
 
 TEST_P(SparseDialogueTest, ReplayComputesWhatGenerateComputed) {
   for (const char* spec :
-       {"dense", "paper:rows=16,budget=24,interval=4", "loopserve:min_keys=0,budget=24,interval=4"}) {
+       {"dense", "paper:rows=16,budget=24,interval=4", "loopserve:min_keys=0,budget=24,decode_min_keys=0,interval=4"}) {
     SCOPED_TRACE(spec);
     const std::vector<Token> prompt = Tokens(200);
     Session generated = Open(spec);
@@ -232,6 +233,15 @@ TEST_P(SparseDialogueTest, ReplayComputesWhatGenerateComputed) {
   EXPECT_EQ(session.Replay(std::vector<Token>{-1}).status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(session.Replay(Tokens(5000)).status().code(), StatusCode::kContextLength);
   EXPECT_EQ(session.tokens().size(), 10u);
+}
+
+TEST_P(SparseDialogueTest, ShortContextsAreReadInFull) {
+  Session sparse = Open("loopserve:budget=32,decode_min_keys=300");
+  MustSync(sparse, Tokens(299));
+  EXPECT_EQ(MustGenerate(sparse, 8).decode_kv_fraction, 1.0);
+  Session longer = Open("loopserve:budget=32,decode_min_keys=300");
+  MustSync(longer, Tokens(300));
+  EXPECT_LT(*MustGenerate(longer, 8).decode_kv_fraction, 1.0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, SparseDialogueTest, testing::Values(TinyFamily::kLlama, TinyFamily::kGemma3),

@@ -28,7 +28,7 @@ namespace loopserve {
 using Token = int32_t;
 struct AttentionInspector;  // loopserve/inspect.h
 
-/// How prefill's matrix products are computed. Decode always uses ggml's quantised kernels.
+/// How prefill's matrix products are computed. Decode multiplies the weights as they are stored.
 enum class LinearPath : uint8_t {
   kAuto,       ///< kBf16 where the CPU multiplies bf16 natively, else kF32 where oneDNN is built in, else kQuantized
   kQuantized,  ///< ggml's quantised kernels: activations are rounded to 8 bits, as in llama.cpp

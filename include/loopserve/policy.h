@@ -61,6 +61,8 @@ struct DecodeSettings {
   /// Keys of a working set, tokens written since not counted; 0 reads everything. Contexts that are not longer than a
   /// quarter more than this are read in full. Higher: nearer to dense and slower. Key `budget`.
   int64_t budget = 0;
+  /// Answers to contexts of fewer tokens read everything: little would be saved. Key `decode_min_keys`.
+  int64_t min_keys = 0;
   /// Tokens from one choice of a layer to its next; the layers take turns, so that no token waits for all. Key
   /// `interval`, 1 to 4096.
   int interval = 16;

@@ -54,7 +54,8 @@ bool WorkingSetKeeper::IsSparse(const Dialogue& dialogue, int layer) const {
 Status WorkingSetKeeper::Begin(Dialogue& dialogue, double* selection_ms) {
   const DecodeSettings& settings = dialogue.policy.decode();
   dialogue.working_sets.Clear();
-  if (settings.budget == 0 || dialogue.cache.n_tokens() <= settings.budget + settings.budget / kMinSaving) {
+  const int64_t n_keys = dialogue.cache.n_tokens();
+  if (settings.budget == 0 || n_keys < settings.min_keys || n_keys <= settings.budget + settings.budget / kMinSaving) {
     return Status::Ok();
   }
   const auto start = Clock::now();

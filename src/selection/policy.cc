@@ -106,6 +106,10 @@ constexpr Knob kBlock = {"block", [](std::string_view text, PrefillSettings* pre
 constexpr Knob kBudget = {"budget", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
                             return SetNumber<int64_t>(text, 0, kMostTokens, false, &decode->budget);
                           }};
+constexpr Knob kDecodeMinKeys = {"decode_min_keys",
+                                 [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
+                                   return SetNumber<int64_t>(text, 0, kMostTokens, false, &decode->min_keys);
+                                 }};
 constexpr Knob kInterval = {"interval", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
                               return SetNumber(text, 1, 4096, false, &decode->interval);
                             }};
@@ -127,8 +131,8 @@ constexpr std::array<std::string_view, 1> kMInferenceNames = {"minference"};
 constexpr std::array<std::string_view, 1> kFlexPrefillNames = {"flexprefill"};
 constexpr std::array<std::string_view, 1> kXAttentionNames = {"xattention"};
 constexpr std::array<Knob, 7> kPaperKnobs = {kAlpha, kLineRows, kMinKeys, kSeed, kBudget, kInterval, kQueries};
-constexpr std::array<Knob, 10> kLoopServeKnobs = {kAlpha,  kTileRows, kMinKeys, kHint,   kSeed,
-                                                  kBudget, kInterval, kQueries, kRecent, kSpread};
+constexpr std::array<Knob, 11> kLoopServeKnobs = {kAlpha,         kTileRows, kMinKeys, kHint,   kSeed,  kBudget,
+                                                  kDecodeMinKeys, kInterval, kQueries, kRecent, kSpread};
 
 constexpr std::array<Knob, 6> kMInferenceKnobs = {kColumns, kSlashes, kMinKeys, kBudget, kInterval, kQueries};
 constexpr std::array<Knob, 7> kFlexPrefillKnobs = {kGamma, kTau, kMinBudget, kMinKeys, kBudget, kInterval, kQueries};
@@ -141,7 +145,7 @@ constexpr std::array<PolicyKind, 6> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
      {.method = Method::kTiles, .alpha = 0.955, .sample_rows = 6, .min_keys = 2048, .hint = 0.5, .seed = 0},
-     {.budget = 1024, .interval = 16, .queries = 4, .recent = 0.5, .spread = 1}},
+     {.budget = 1024, .min_keys = 4096, .interval = 16, .queries = 4, .recent = 0.5, .spread = 1}},
     {kPaperNames,
      kPaperKnobs,
      {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .hint = 0, .seed = 0},

@@ -40,8 +40,9 @@ TEST(PolicyTest, ParsesEveryNameAndItsCanonicalForm) {
 }
 
 TEST(PolicyTest, KnobsReachTheSettings) {
-  const Result<Policy> policy =
-      Policy::Parse("loopserve:alpha=0.5,rows=3,min_keys=7,hint=0.25,seed=9,budget=11,interval=13,queries=2,recent=0.75,spread=3");
+  const Result<Policy> policy = Policy::Parse(
+      "loopserve:alpha=0.5,rows=3,min_keys=7,hint=0.25,seed=9,budget=11,decode_min_keys=12,interval=13,queries=2,"
+      "recent=0.75,spread=3");
   ASSERT_TRUE(policy.ok()) << policy.status().message();
   EXPECT_FALSE(policy->is_dense());
   EXPECT_EQ(policy->prefill().method, PrefillSettings::Method::kTiles);
@@ -53,6 +54,7 @@ TEST(PolicyTest, KnobsReachTheSettings) {
   EXPECT_EQ(policy->decode().budget, 11);
   EXPECT_EQ(policy->decode().interval, 13);
   EXPECT_EQ(policy->decode().queries, 2);
+  EXPECT_EQ(policy->decode().min_keys, 12);
   EXPECT_EQ(policy->decode().recent, 0.75);
   EXPECT_EQ(policy->decode().spread, 3);
 }
