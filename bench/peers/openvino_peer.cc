@@ -22,7 +22,7 @@ Result<std::vector<std::string>> OpenVinoCommand(const std::string& python) {
     return Status(StatusCode::kNotFound, "OpenVINO GenAI is not set up (no " + interpreter.string() +
                                              "): run tools/setup bench-peers, or name an interpreter that has it");
   }
-  return std::vector<std::string>{interpreter.string(), "-I", "-c", kOpenVinoPeerScript};
+  return std::vector<std::string>{interpreter.string(), "-c", kOpenVinoPeerScript};
 }
 
 }  // namespace loopserve::bench

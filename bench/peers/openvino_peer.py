@@ -4,9 +4,13 @@ The policy of "load" is full | xattention | eviction[:TOKENS] (XAttention, and a
 generating); its kv is "" (the plugin's default, u8), "u8" or "f16".
 """
 
-import json
-import os
 import sys
+
+# The working folder is nobody's library: a types.py in it must not stand in for Python's own.
+sys.path = [folder for folder in sys.path if folder]
+
+import json  # noqa: E402
+import os  # noqa: E402
 
 # What libraries print must not get between the replies.
 replies = os.fdopen(os.dup(1), "w", buffering=1)
