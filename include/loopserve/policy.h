@@ -69,9 +69,9 @@ struct DecodeSettings {
   /// Newest queries whose attention is added up for a choice, at most 64. Before as many tokens were written, the last
   /// rows of the prompt stand in. Key `queries`.
   int queries = 16;
-  /// Share of a working set that is kept for the newest keys, whatever their attention, in [0, 1]. What was just written
-  /// is read again by heads that the last few queries say nothing about: with 0 answers drift from dense ones much
-  /// faster. Key `recent`.
+  /// Share of a working set that is kept for the newest keys, whatever their attention, in [0, 1]. What was just
+  /// written is read again by heads that the last few queries say nothing about: with 0 answers drift from dense ones
+  /// much faster. Key `recent`.
   double recent = 0;
   /// How far the heads' working sets may differ in size, by their need at the beginning of an answer, the mean being
   /// `budget`: from budget / (4 * spread) to budget * spread keys; 1: all the same. Key `spread`, 1 to 8.
