@@ -406,13 +406,10 @@ void ScoreQueries(D d, const KvHeadView& kv, const float* const* q, int n_querie
 /// Calls body(d, reader) with the vectors and the reader that rows of this head are read with.
 template <class Body>
 HWY_INLINE void WithReader(const KvHeadView& kv, const Body& body) {
-  if (kv.type == KvType::kQ8_0) {
-    body(hn::CappedTag<float, 16>(), Q8Reader());
-  } else if (kv.head_dim % 16 == 0) {
-    body(hn::CappedTag<float, 16>(), F16Reader());
-  } else {
-    body(hn::CappedTag<float, 8>(), F16Reader());
-  }
+  const hn::CappedTag<float, 16> wide;
+  if (kv.type == KvType::kQ8_0) return body(wide, Q8Reader());
+  if (kv.head_dim % 16 == 0) return body(wide, F16Reader());
+  body(hn::CappedTag<float, 8>(), F16Reader());
 }
 
 void ScoreAllKeys(const KvHeadView& kv, const float* const* q, int n_queries, float scale, int64_t n_keys,
