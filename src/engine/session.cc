@@ -231,13 +231,15 @@ Result<GenerationStats> SessionImpl::Replay(std::span<const Token> tokens, const
   GenerationStats stats;
   stats.stop_reason = StopReason::kMaxTokens;
   LS_RETURN_IF_ERROR(answer.Begin());
+  TextStream stream({});
   for (const Token token : tokens) {
     if (IsCancelled(control)) return Status(StatusCode::kCancelled, "cancelled while an answer was computed");
     if (on_logits) on_logits(static_cast<int64_t>(tokens_.size()), logits_);
     answer.CountToken(&stats);
-    stats.text += engine_->tokenizer().Piece(token);
+    stats.text += stream.Push(engine_->tokenizer().Piece(token));
     LS_RETURN_IF_ERROR(answer.Step(token));
   }
+  stats.text += stream.Finish();
   answer.Report(&stats);
   return stats;
 }

@@ -48,6 +48,8 @@ inline constexpr int kMaxHeadDim = 512;
 
 /// Keys are packed in groups of this many; PackKv ranges must start at a multiple of it.
 inline constexpr int64_t kPackGroupKeys = 64;
+/// n_keys rounded up to whole groups.
+constexpr int64_t PaddedKeys(int64_t n_keys) { return (n_keys + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys; }
 
 /// Bytes of the packed keys and values of one KV head with n_keys keys. 64-byte aligned memory is expected.
 size_t PackedKvBytes(int head_dim, int64_t n_keys, AttentionMath math);

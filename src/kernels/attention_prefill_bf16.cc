@@ -136,7 +136,7 @@ LOOPSERVE_BF16_INLINE float SoftmaxRow(const float* __restrict scores, size_t n,
 template <int kRows>
 LOOPSERVE_BF16_INLINE void RowTileOf(const RowTile& tile) {
   Scores<kRows>(tile);
-  const auto n = static_cast<size_t>((tile.n_keys + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys);
+  const auto n = static_cast<size_t>(PaddedKeys(tile.n_keys));
   alignas(64) uint32_t weights[kTileRows * kMaxTileKeys / 2];
   float alpha[kTileRows];
   for (int r = 0; r < kRows; ++r) {

@@ -127,7 +127,7 @@ HWY_INLINE float SoftmaxRow(float* HWY_RESTRICT scores, size_t n, float* max, fl
 template <int kRows>
 HWY_INLINE void RowTileOf(const RowTile& tile) {
   Scores<kRows>(tile);
-  const auto n = static_cast<size_t>((tile.n_keys + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys);
+  const auto n = static_cast<size_t>(PaddedKeys(tile.n_keys));
   float alpha[kTileRows];
   for (int r = 0; r < kRows; ++r) {
     float* scores = tile.scores + r * kMaxTileKeys;
@@ -215,7 +215,7 @@ void Pack(const KvHeadView& kv, const int32_t* index, int64_t first_key, int64_t
   const auto dim = static_cast<size_t>(kv.head_dim);
   const size_t padded_dim = attention_internal::PaddedHeadDim(kv.head_dim);
   alignas(64) float rows[4][kMaxHeadDim];
-  for (int64_t t = first_key; t < attention_internal::PaddedKeys(last_key); t += 4) {
+  for (int64_t t = first_key; t < PaddedKeys(last_key); t += 4) {
     for (int64_t r = 0; r < 4; ++r) {
       float* value = reinterpret_cast<float*>(values) + static_cast<size_t>(t + r) * padded_dim;
       if (t + r < last_key) {

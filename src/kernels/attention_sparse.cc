@@ -120,8 +120,11 @@ void AttendTiles(const AttentionProblem& problem, AttentionMath math, const std:
   StoreRows(item, s.rows);
 }
 
-void RowWeights(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, int head,
-                std::span<const int64_t> rows, float* weights, int64_t stride, std::byte* scratch) {
+namespace {
+
+/// Of at most kMaxSampledRows rows.
+void WeightsOfTile(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, int head,
+                   std::span<const int64_t> rows, float* weights, int64_t stride, std::byte* scratch) {
   const KvHeadView& kv = problem.kv[head / (problem.n_heads / problem.n_kv_heads)];
   const SparseScratch s = CutSparse(problem.head_dim, kv.n_keys, math, scratch);
   const int64_t padded_end = PaddedKeys(problem.first_position + rows.back() + 1);
@@ -137,6 +140,16 @@ void RowWeights(const AttentionProblem& problem, AttentionMath math, const std::
     float* row = weights + static_cast<int64_t>(i) * stride;
     const float sum = ExpInPlace(row, static_cast<size_t>(padded_end), max[i]);
     for (int64_t t = 0; t < padded_end; ++t) row[t] /= sum;
+  }
+}
+
+}  // namespace
+
+void RowWeights(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, int head,
+                std::span<const int64_t> rows, float* weights, int64_t stride, std::byte* scratch) {
+  for (size_t i = 0; i < rows.size(); i += kMaxSampledRows) {
+    const auto part = rows.subspan(i, std::min<size_t>(kMaxSampledRows, rows.size() - i));
+    WeightsOfTile(problem, math, packed, head, part, weights + static_cast<int64_t>(i) * stride, stride, scratch);
   }
 }
 

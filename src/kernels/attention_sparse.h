@@ -43,7 +43,7 @@ void TileMass(const AttentionProblem& problem, AttentionMath math, const std::by
 void AttendTiles(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, const RowBlock& block,
                  std::span<const int32_t> tiles, std::byte* scratch);
 
-/// The exact softmax weights of up to kMaxSampledRows rows of `head` (ascending): weights[i * stride + t] of key t in
+/// The exact softmax weights of any rows of `head` (ascending): weights[i * stride + t] of key t in
 /// [0, position]; what lies beyond, up to a multiple of 16, is zero. stride is a multiple of 64, at least the last
 /// row's position + 1 rounded up to 64.
 void RowWeights(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, int head,

@@ -28,7 +28,6 @@ inline constexpr int kMaxItemRows = 96;
 inline constexpr int kSumLanes = 16;
 
 inline size_t PaddedHeadDim(int head_dim) { return (static_cast<size_t>(head_dim) + 15) / 16 * 16; }
-inline int64_t PaddedKeys(int64_t n_keys) { return (n_keys + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys; }
 
 /// Up to kTileRows rows against up to kMaxTileKeys keys: scores, softmax step, weighted sum of values.
 struct RowTile {

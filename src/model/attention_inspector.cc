@@ -28,7 +28,7 @@ struct Layer {
   AlignedBuffer packed;  ///< [n_kv_heads][PackedKvBytes]
 
   int64_t n_keys() const { return problem.first_position + problem.n_rows; }
-  int64_t stride() const { return (n_keys() + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys; }
+  int64_t stride() const { return PaddedKeys(n_keys()); }
   std::byte* PackedOf(int kv_head) const {
     return packed.data() + PackedKvBytes(problem.head_dim, problem.kv->n_keys, kMath) * static_cast<size_t>(kv_head);
   }
@@ -42,11 +42,7 @@ class Weights {
   Weights(const Layer& layer, int head, std::span<const int64_t> rows, std::vector<float>* buffer, std::byte* scratch)
       : stride_(layer.stride()), buffer_(*buffer) {
     buffer->resize(rows.size() * static_cast<size_t>(stride_));
-    for (size_t i = 0; i < rows.size(); i += kMaxSampledRows) {
-      const auto part = rows.subspan(i, std::min<size_t>(kMaxSampledRows, rows.size() - i));
-      RowWeights(layer.problem, kMath, layer.PackedOf(layer.kv_head(head)), head, part,
-                 buffer->data() + i * static_cast<size_t>(stride_), stride_, scratch);
-    }
+    RowWeights(layer.problem, kMath, layer.PackedOf(layer.kv_head(head)), head, rows, buffer->data(), stride_, scratch);
     for (const int64_t row : rows) positions_.push_back(layer.problem.first_position + row);
     for (size_t i = 0; i < rows.size(); ++i) {
       for (float& weight : Row(i)) weight = std::isfinite(weight) ? weight : 0.0f;
@@ -78,13 +74,6 @@ double Sum(std::span<const float> weights) {
   double sum = 0;
   for (const float weight : weights) sum += weight;
   return sum;
-}
-
-LineMask MaskOf(int64_t n_keys, const HeadAttention& head) {
-  LineMask mask(n_keys);
-  for (const AttentionLine& line : head.columns) mask.AddColumn(line.index);
-  for (const AttentionLine& line : head.slashes) mask.AddSlash(line.index);
-  return mask;
 }
 
 double Coverage(const Weights& rows, const LineMask& mask) {
@@ -185,11 +174,8 @@ HeadAttention InspectHead(const Layer& layer, int head_index, std::vector<float>
 
 Status PackKeys(const Layer& layer, ComputeThreads& threads) {
   const AttentionProblem& problem = layer.problem;
-  std::atomic<int> next{0};
-  return threads.Parallel([&](int, int) {
-    for (int head; (head = next.fetch_add(1)) < problem.n_kv_heads;) {
-      PackKv(problem.kv[head], 0, problem.kv[head].n_keys, kMath, layer.PackedOf(head));
-    }
+  return threads.ForItems(problem.n_kv_heads, [&](int64_t head, int) {
+    PackKv(problem.kv[head], 0, problem.kv[head].n_keys, kMath, layer.PackedOf(static_cast<int>(head)));
   });
 }
 

@@ -7,7 +7,6 @@
 
 #include "src/base/aligned_buffer.h"
 #include "src/kernels/attention_sparse.h"
-#include "src/selection/lines/line_mask.h"
 
 namespace loopserve {
 namespace {
@@ -53,6 +52,13 @@ void DrawRow(const AttentionProblem& problem, const std::byte* packed, const Lin
 
 }  // namespace
 
+LineMask MaskOf(int64_t n_keys, const HeadAttention& head) {
+  LineMask mask(n_keys);
+  for (const AttentionLine& line : head.columns) mask.AddColumn(line.index);
+  for (const AttentionLine& line : head.slashes) mask.AddSlash(line.index);
+  return mask;
+}
+
 Status DrawAttentionMap(const AttentionProblem& problem, const std::byte* packed, int layer, int head,
                         const HeadAttention& lines, int max_cells, ComputeThreads& threads, AttentionMap* map) {
   map->layer = layer;
@@ -64,11 +70,8 @@ Status DrawAttentionMap(const AttentionProblem& problem, const std::byte* packed
   const auto cells = static_cast<size_t>(map->map_rows) * static_cast<size_t>(map->map_columns);
   map->weight.assign(cells, 0.0f);
   map->computed.assign(cells, 0.0f);
-  LineMask mask(map->n_keys());
-  for (const AttentionLine& line : lines.columns) mask.AddColumn(line.index);
-  for (const AttentionLine& line : lines.slashes) mask.AddSlash(line.index);
-
-  const int64_t stride = (map->n_keys() + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys;
+  const LineMask mask = MaskOf(map->n_keys(), lines);
+  const int64_t stride = PaddedKeys(map->n_keys());
   const size_t scratch_bytes = SparseScratchBytes(problem.head_dim, problem.kv->n_keys, AttentionMath::kF32);
   std::atomic<int> next{0};
   return threads.Parallel([&](int, int) {

@@ -76,6 +76,13 @@ Status ComputeThreads::Parallel(const std::function<void(int, int)>& body) {
   return Status(StatusCode::kResourceExhausted, "not enough memory for the workspace of a thread");
 }
 
+Status ComputeThreads::ForItems(int64_t n_items, const std::function<void(int64_t item, int thread)>& body) {
+  std::atomic<int64_t> next{0};
+  return Parallel([&](int thread, int) {
+    for (int64_t item; (item = next.fetch_add(1)) < n_items;) body(item, thread);
+  });
+}
+
 GraphMemory::GraphMemory(size_t max_nodes) : max_nodes_(max_nodes) {
   description_memory_.resize(ggml_tensor_overhead() * max_nodes * 2 + ggml_graph_overhead_custom(max_nodes, false));
   allocator_ = ggml_gallocr_new(ggml_backend_cpu_buffer_type());

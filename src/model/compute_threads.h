@@ -30,6 +30,8 @@ class ComputeThreads {
   /// Calls body(thread, n_threads) once on every thread of the pool and waits for all. kResourceExhausted if one of
   /// them ran out of memory (std::bad_alloc); the others finish.
   Status Parallel(const std::function<void(int thread, int n_threads)>& body);
+  /// body(item, thread) for items 0 to n_items - 1, handed out in this order to whichever thread is free. As Parallel.
+  Status ForItems(int64_t n_items, const std::function<void(int64_t item, int thread)>& body);
 
  private:
   explicit ComputeThreads(int n_threads);

@@ -5,7 +5,6 @@
 #include "src/base/check.h"
 #include "src/base/clock.h"
 #include "src/model/prefill_methods.h"
-#include "src/selection/row_sample.h"
 
 namespace loopserve {
 namespace {
@@ -23,16 +22,6 @@ void TilesOfBlocks(std::span<const int32_t> blocks, int64_t block_tokens, int64_
   }
 }
 
-void MeasurePart(const PrefillLayer& layer, const BlockMethod& method, const RowBlock& part, PrefillThread& state) {
-  const int64_t n_free = std::min<int64_t>(part.n_rows, layer.problem.n_rows - method.n_deciding_rows - part.first_row);
-  if (n_free <= 0) return;
-  const int64_t row =
-      HeldOutRow({layer.settings->seed, layer.index, part.head, part.first_row}, part.first_row, n_free, {});
-  const int64_t position = layer.problem.first_position + row;
-  MeasureRow(
-      layer, part.head, row, [&](const float* weights) { return ShareOfTiles(state.tiles, weights, position); }, state);
-}
-
 /// The rows of one block, in parts that end at multiples of kBlockPartRows.
 void AttendBlock(const PrefillLayer& layer, const BlockMethod& method, int head, int64_t block, PrefillThread& state) {
   const AttentionProblem& problem = layer.problem;
@@ -47,7 +36,10 @@ void AttendBlock(const PrefillLayer& layer, const BlockMethod& method, int head,
     TilesOfBlocks(state.blocks, method.block_tokens, part_end - 1, &state.tiles);
     AttendTiles(problem, layer.math, layer.packed_of(head), part, state.tiles, state.scratch.data());
     state.computed_pairs += PairsOfTiles(problem, part, state.tiles);
-    if (layer.measure) MeasurePart(layer, method, part, state);
+    if (layer.measure) {
+      const auto held = [&](const float* weights, int64_t at) { return ShareOfTiles(state.tiles, weights, at); };
+      MeasureHeldOut(layer, part, method.n_deciding_rows, held, state);
+    }
     position = part_end;
   }
 }

@@ -1,25 +1,16 @@
 #include "src/model/prefill_layer.h"
 
-#include <atomic>
-
 namespace loopserve {
 
 Status PrefillLayer::ForItems(int64_t n_items,
                               const std::function<void(int64_t item, PrefillThread& state)>& body) const {
-  std::atomic<int64_t> next{0};
-  return threads->Parallel([&](int thread, int) {
-    for (int64_t item; (item = next.fetch_add(1)) < n_items;) body(item, states[static_cast<size_t>(thread)]);
-  });
+  return threads->ForItems(n_items, [&](int64_t item, int thread) { body(item, states[static_cast<size_t>(thread)]); });
 }
 
 int64_t PrefillLayer::WeightsOfRows(int head, std::span<const int64_t> rows, PrefillThread& state) const {
-  const int64_t stride = (n_keys() + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys;
+  const int64_t stride = PaddedKeys(n_keys());
   state.weights.resize(rows.size() * static_cast<size_t>(stride));
-  for (size_t i = 0; i < rows.size(); i += kMaxSampledRows) {
-    const auto part = rows.subspan(i, std::min<size_t>(kMaxSampledRows, rows.size() - i));
-    RowWeights(problem, math, packed_of(head), head, part, state.weights.data() + i * static_cast<size_t>(stride),
-               stride, state.scratch.data());
-  }
+  RowWeights(problem, math, packed_of(head), head, rows, state.weights.data(), stride, state.scratch.data());
   return stride;
 }
 

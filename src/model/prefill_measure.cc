@@ -1,11 +1,13 @@
 // What a choice of pairs costs in exactness, on a row at a time: the reference of every share and error that
 // SyncStats reports. Not timed as attention; one row for each block of rows keeps it a few percent of dense attention.
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "src/base/clock.h"
 #include "src/model/prefill_methods.h"
 #include "src/selection/floor/key_floor.h"
+#include "src/selection/row_sample.h"
 
 namespace loopserve {
 namespace {
@@ -62,8 +64,7 @@ void MeasureRow(const PrefillLayer& layer, int head, int64_t row,
                 const std::function<float(const float* weights)>& held, PrefillThread& state) {
   const auto start = Clock::now();
   const AttentionProblem& problem = layer.problem;
-  const int64_t stride =
-      (problem.first_position + row + kPackGroupKeys) / kPackGroupKeys * kPackGroupKeys;  // rounded up
+  const int64_t stride = PaddedKeys(problem.first_position + row + 1);
   state.row_weights.resize(static_cast<size_t>(stride));
   RowWeights(problem, layer.math, layer.packed_of(head), head, {&row, 1}, state.row_weights.data(), stride,
              state.scratch.data());
@@ -72,6 +73,17 @@ void MeasureRow(const PrefillLayer& layer, int head, int64_t row,
   state.error.push_back(RelativeError(out, DenseRow(layer, head, row, state), problem.head_dim));
   MeasureFloor(layer, head, row, state);
   state.measure_ms += MillisecondsSince(start);
+}
+
+void MeasureHeldOut(const PrefillLayer& layer, const RowBlock& part, int64_t n_deciding_rows,
+                    const std::function<float(const float* weights, int64_t position)>& held, PrefillThread& state) {
+  const int64_t n_free = std::min<int64_t>(part.n_rows, layer.problem.n_rows - n_deciding_rows - part.first_row);
+  if (n_free <= 0) return;
+  const int64_t row =
+      HeldOutRow({layer.settings->seed, layer.index, part.head, part.first_row}, part.first_row, n_free, {});
+  const int64_t position = layer.problem.first_position + row;
+  MeasureRow(
+      layer, part.head, row, [&](const float* weights) { return held(weights, position); }, state);
 }
 
 }  // namespace loopserve

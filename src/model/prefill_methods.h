@@ -36,4 +36,9 @@ Status PrefillXAttention(const PrefillLayer& layer);
 void MeasureRow(const PrefillLayer& layer, int head, int64_t row,
                 const std::function<float(const float* weights)>& held, PrefillThread& state);
 
+/// MeasureRow for one row of `part` that is not among the turn's last n_deciding_rows; nothing if it has none.
+/// held(weights, position): as there, with the row's position.
+void MeasureHeldOut(const PrefillLayer& layer, const RowBlock& part, int64_t n_deciding_rows,
+                    const std::function<float(const float* weights, int64_t position)>& held, PrefillThread& state);
+
 }  // namespace loopserve

@@ -5,7 +5,6 @@
 #include "src/model/prefill_blocks.h"
 #include "src/model/prefill_methods.h"
 #include "src/selection/minference/vertical_slash.h"
-#include "src/selection/row_sample.h"
 
 namespace loopserve {
 namespace {
@@ -37,23 +36,16 @@ HeadLines ChooseHeadLines(const PrefillLayer& layer, int head, PrefillThread& st
   return lines;
 }
 
-void MeasurePart(const PrefillLayer& layer, const PackedLines& columns, const RowBlock& part, PrefillThread& state) {
-  const int64_t n_free = std::min<int64_t>(part.n_rows, layer.problem.n_rows - kVerticalSlashRows - part.first_row);
-  if (n_free <= 0) return;
-  const int64_t row =
-      HeldOutRow({layer.settings->seed, layer.index, part.head, part.first_row}, part.first_row, n_free, {});
-  const int64_t position = layer.problem.first_position + row;
-  const auto held = [&](const float* weights) {
-    float share = columns.Coverage(weights, position);
-    for (const int32_t tile : state.tiles) {
-      const int64_t end = std::min<int64_t>(position + 1, (int64_t{tile} + 1) * kChoiceTileKeys);
-      for (int64_t key = int64_t{tile} * kChoiceTileKeys; key < end; ++key) {
-        if (!columns.is_column(key)) share += weights[key];
-      }
+/// The share of a row's weights on columns and tiles; shared keys once.
+float ShareOfPart(const PackedLines& columns, std::span<const int32_t> tiles, const float* weights, int64_t position) {
+  float share = columns.Coverage(weights, position);
+  for (const int32_t tile : tiles) {
+    const int64_t end = std::min<int64_t>(position + 1, (int64_t{tile} + 1) * kChoiceTileKeys);
+    for (int64_t key = int64_t{tile} * kChoiceTileKeys; key < end; ++key) {
+      if (!columns.is_column(key)) share += weights[key];
     }
-    return share;
-  };
-  MeasureRow(layer, part.head, row, held, state);
+  }
+  return share;
 }
 
 void AttendPart(const PrefillLayer& layer, const RowBlock& part, const HeadLines& lines, PrefillThread& state) {
@@ -68,7 +60,11 @@ void AttendPart(const PrefillLayer& layer, const RowBlock& part, const HeadLines
   state.computed_pairs +=
       PairsOfTiles(layer.problem, part, state.tiles) +
       static_cast<double>(part.n_rows * ColumnsOutside(lines.columns->columns(), state.tiles, kChoiceTileKeys, last));
-  if (layer.measure) MeasurePart(layer, *lines.columns, part, state);
+  if (!layer.measure) return;
+  const auto held = [&](const float* weights, int64_t position) {
+    return ShareOfPart(*lines.columns, state.tiles, weights, position);
+  };
+  MeasureHeldOut(layer, part, kVerticalSlashRows, held, state);
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstring>
 
 #include "ggml.h"
@@ -117,15 +116,12 @@ Status PrefillWeights::Pack(int i, std::byte* target, PackedLayer* layer) {
       return Status(StatusCode::kResourceExhausted, "not enough memory to dequantise weights");
     }
   }
-  std::atomic<size_t> next{0};
-  LS_RETURN_IF_ERROR(threads_.Parallel([&](int thread, int) {
+  LS_RETURN_IF_ERROR(threads_.ForItems(static_cast<int64_t>(tasks.size()), [&](int64_t t, int thread) {
     float* rows = scratch_[thread].floats();
-    for (size_t t; (t = next.fetch_add(1)) < tasks.size();) {
-      const Task& task = tasks[t];
-      const int64_t n = std::min(Gemm::kPackColumns, task.source->n() - task.first_column);
-      DequantizeColumns(*task.source, task.first_column, n, rows);
-      gemm_.PackColumns(rows, task.source->k(), task.source->n(), task.first_column, n, task.target);
-    }
+    const Task& task = tasks[static_cast<size_t>(t)];
+    const int64_t n = std::min(Gemm::kPackColumns, task.source->n() - task.first_column);
+    DequantizeColumns(*task.source, task.first_column, n, rows);
+    gemm_.PackColumns(rows, task.source->k(), task.source->n(), task.first_column, n, task.target);
   }));
   *layer = {matrices[0], matrices[1], matrices[2], matrices[3]};
   return Status::Ok();

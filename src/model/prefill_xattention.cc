@@ -14,7 +14,7 @@ void ChooseByGroups(const PrefillLayer& layer, const GroupedKeys& keys, int head
   const int64_t groups_per_block = layer.settings->block / keys.stride();
   const int64_t first = std::max(block * groups_per_block, layer.problem.first_position / keys.stride());
   const int64_t end = std::min((block + 1) * groups_per_block, keys.n_groups());
-  const int64_t stride = (end + kPackGroupKeys - 1) / kPackGroupKeys * kPackGroupKeys;
+  const int64_t stride = PaddedKeys(end);
   state.weights.resize(static_cast<size_t>(kMaxSampledRows * stride));
   state.mass.assign(static_cast<size_t>(block + 1), 0.0f);
   for (int64_t group = first; group < end; group += kMaxSampledRows) {

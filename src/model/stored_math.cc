@@ -80,6 +80,11 @@ struct StoredMath::Product {
   }
 };
 
+struct StoredMath::Scratch {
+  std::byte* prepared;  ///< rows of PreparedRowBytes(k)
+  float* sums;          ///< [rows, kMaxColumns]
+};
+
 StoredMath::StoredMath(const Model& model, int n_threads)
     : LayerMath(model), fallback_(model), scratch_(static_cast<size_t>(n_threads)) {
   widest_ = std::max<int64_t>(model.params().n_embd, model.params().q_width());
@@ -126,10 +131,10 @@ StoredMath::Product* StoredMath::AddNode(std::vector<ggml_tensor*> weights, std:
   return &node;
 }
 
-const std::byte* StoredMath::PrepareInput(const Product& product, const ggml_tensor* input, int thread) const {
-  std::byte* prepared = scratch_[static_cast<size_t>(thread)].data();
+StoredMath::Scratch StoredMath::PrepareInput(const Product& product, const ggml_tensor* input, int thread) const {
+  std::byte* memory = scratch_[static_cast<size_t>(thread)].data();
   const size_t row_bytes = PreparedRowBytes(product.k);
-  auto* normed = reinterpret_cast<float*>(prepared + static_cast<size_t>(input->ne[1]) * row_bytes);
+  auto* normed = reinterpret_cast<float*>(memory + static_cast<size_t>(input->ne[1]) * PreparedRowBytes(widest_));
   for (int64_t r = 0; r < input->ne[1]; ++r) {
     const auto* row = reinterpret_cast<const float*>(static_cast<const std::byte*>(input->data) +
                                                      static_cast<size_t>(r) * input->nb[1]);
@@ -137,9 +142,9 @@ const std::byte* StoredMath::PrepareInput(const Product& product, const ggml_ten
       RmsNormalize(row, product.norm, product.k, model_.params().rms_eps, normed);
       row = normed;
     }
-    PrepareRow(row, product.k, prepared + static_cast<size_t>(r) * row_bytes);
+    PrepareRow(row, product.k, memory + static_cast<size_t>(r) * row_bytes);
   }
-  return prepared;
+  return {memory, normed + widest_};
 }
 
 void StoredMath::RunProduct(ggml_tensor* y, int thread, int, void* userdata) {
@@ -147,11 +152,7 @@ void StoredMath::RunProduct(ggml_tensor* y, int thread, int, void* userdata) {
   // An in-place node has its residual stream as the first source.
   const ggml_tensor* input = product.adds ? y->src[1] : y->src[0];
   const int64_t rows = input->ne[1];
-  const StoredMath& math = *product.math;
-  const std::byte* prepared = math.PrepareInput(product, input, thread);
-  auto* sums = reinterpret_cast<float*>(const_cast<std::byte*>(prepared) +
-                                        static_cast<size_t>(rows) * PreparedRowBytes(math.widest_)) +
-               math.widest_;
+  const Scratch scratch = product.math->PrepareInput(product, input, thread);
   auto* out = static_cast<float*>(y->data);
   const int64_t stride = static_cast<int64_t>(y->nb[1] / sizeof(float));
   product.ForShares(product.n_columns, [&](int64_t first, int64_t columns) {
@@ -159,12 +160,12 @@ void StoredMath::RunProduct(ggml_tensor* y, int thread, int, void* userdata) {
       const int64_t begin = std::max(first, part.first_column);
       const int64_t n = std::min(first + columns, part.first_column + part.matrix.n) - begin;
       if (n <= 0) continue;
-      float* target = product.adds ? sums : out + begin;
+      float* target = product.adds ? scratch.sums : out + begin;
       const int64_t target_stride = product.adds ? n : stride;
-      StoredProduct(part.matrix, prepared, rows, begin - part.first_column, n, target, target_stride);
+      StoredProduct(part.matrix, scratch.prepared, rows, begin - part.first_column, n, target, target_stride);
       for (int64_t r = 0; r < rows; ++r) {
         if (part.bias != nullptr) AddRow(part.bias + begin - part.first_column, n, target + r * target_stride);
-        if (product.adds) AddRow(sums + r * n, n, out + r * stride + begin);
+        if (product.adds) AddRow(scratch.sums + r * n, n, out + r * stride + begin);
       }
     }
   });
@@ -175,16 +176,14 @@ void StoredMath::RunGatedProduct(ggml_tensor* y, int thread, int, void* userdata
   const ggml_tensor* input = y->src[0];
   const int64_t rows = input->ne[1];
   const StoredMath& math = *product.math;
-  const std::byte* prepared = math.PrepareInput(product, input, thread);
-  auto* up = reinterpret_cast<float*>(const_cast<std::byte*>(prepared) +
-                                      static_cast<size_t>(rows) * PreparedRowBytes(math.widest_)) +
-             math.widest_;
+  const Scratch scratch = math.PrepareInput(product, input, thread);
+  float* up = scratch.sums;
   auto* gate = static_cast<float*>(y->data);
   const int64_t stride = static_cast<int64_t>(y->nb[1] / sizeof(float));
   const bool is_silu = math.model_.params().activation == Activation::kSilu;
   product.ForShares(product.parts[0].matrix.n, [&](int64_t first, int64_t columns) {
-    StoredProduct(product.parts[0].matrix, prepared, rows, first, columns, gate + first, stride);
-    StoredProduct(product.parts[1].matrix, prepared, rows, first, columns, up, columns);
+    StoredProduct(product.parts[0].matrix, scratch.prepared, rows, first, columns, gate + first, stride);
+    StoredProduct(product.parts[1].matrix, scratch.prepared, rows, first, columns, up, columns);
     for (int64_t r = 0; r < rows; ++r) {
       float* gate_row = gate + r * stride + first;
       float* up_row = up + r * columns;

@@ -36,8 +36,10 @@ class StoredMath : public LayerMath {
   Product* AddNode(std::vector<ggml_tensor*> weights, std::vector<ggml_tensor*> biases, ggml_tensor* norm);
   ggml_tensor* AddResidualProduct(ggml_context* context, ggml_tensor* weight, ggml_tensor* bias, ggml_tensor* input,
                                   ggml_tensor* x, ggml_tensor* post_norm);
-  /// Normalises and prepares the rows of a node's input in the thread's scratch.
-  const std::byte* PrepareInput(const Product& product, const ggml_tensor* input, int thread) const;
+  struct Scratch;  // a thread's, cut for a node
+  /// Normalises and prepares the rows of a node's input. Every thread does all of them: that costs less than waiting
+  /// for one that does.
+  Scratch PrepareInput(const Product& product, const ggml_tensor* input, int thread) const;
 
   QuantizedMath fallback_;
   int64_t widest_ = 0;  ///< the longest row that a product takes

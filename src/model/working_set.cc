@@ -1,7 +1,6 @@
 #include "src/model/working_set.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -129,9 +128,8 @@ Status WorkingSetKeeper::Renew(Dialogue& dialogue, double* selection_ms) {
 }
 
 Status WorkingSetKeeper::ForTasks(size_t n, const std::function<void(size_t, ThreadState&)>& body) {
-  std::atomic<size_t> next{0};
-  return threads_.Parallel([&](int thread, int) {
-    for (size_t i; (i = next.fetch_add(1)) < n;) body(i, states_[thread]);
+  return threads_.ForItems(static_cast<int64_t>(n), [&](int64_t i, int thread) {
+    body(static_cast<size_t>(i), states_[static_cast<size_t>(thread)]);
   });
 }
 
@@ -252,15 +250,11 @@ Result<std::vector<double>> WorkingSetKeeper::MeasureCoverage(Dialogue& dialogue
     for (int head = 0; IsSparse(dialogue, layer) && head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
   }
   std::vector<double> seen(tasks.size(), 0.0);
-  std::atomic<size_t> next{0};
   const int group = p.n_heads / p.n_kv_heads;
-  LS_RETURN_IF_ERROR(threads_.Parallel([&](int thread, int) {
-    ThreadState& state = states_[thread];
-    for (size_t i; (i = next.fetch_add(1)) < tasks.size();) {
-      SumWeights(dialogue, tasks[i], position, position, state);
-      for (const int32_t key : HeadOf(dialogue, tasks[i].layer, tasks[i].kv_head).keys) {
-        seen[i] += state.weight[static_cast<size_t>(key)] / group;
-      }
+  LS_RETURN_IF_ERROR(ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
+    SumWeights(dialogue, tasks[i], position, position, state);
+    for (const int32_t key : HeadOf(dialogue, tasks[i].layer, tasks[i].kv_head).keys) {
+      seen[i] += state.weight[static_cast<size_t>(key)] / group;
     }
   }));
   return seen;

@@ -33,7 +33,9 @@ void SumLines(const SampledRows& rows, int64_t n_keys, std::vector<double>* colu
     const float* weights = rows.weights + static_cast<int64_t>(r) * rows.stride;
     if (!IsFinite(weights, n)) continue;
     Add(weights, n, columns->data());
-    Add(weights, n, slashes->data() + (n_keys - n));  // the farthest first, for now: key t lies on slash n - 1 - t
+    Add(weights, n,
+        slashes->data() +
+            (n_keys - n));  // key t lies on slash n - 1 - t: the farthest come first, and are turned round below
   }
   std::ranges::reverse(*slashes);
 }
