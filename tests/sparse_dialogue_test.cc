@@ -136,9 +136,9 @@ TEST_P(SparseDialogueTest, FiguresSayWhatWasLeftOut) {
 
 TEST_P(SparseDialogueTest, TheSameRequestGivesTheSameAnswer) {
   const std::vector<Token> tokens = Tokens(1200);
-  for (const char* spec : {"loopserve:alpha=0.8,min_keys=0,budget=200,decode_min_keys=0,interval=5,queries=3",
-                           "minference:columns=100,slashes=200", "flexprefill:gamma=0.5,min_budget=128",
-                           "xattention:threshold=0.5,budget=200"}) {
+  for (const char* spec :
+       {"loopserve:alpha=0.8,min_keys=0,budget=200,decode_min_keys=0,queries=3", "minference:columns=100,slashes=200",
+        "flexprefill:gamma=0.5,min_budget=128", "xattention:threshold=0.5,budget=200,interval=5,queries=3"}) {
     SCOPED_TRACE(spec);
     std::set<std::vector<Token>> answers;
     for (int i = 0; i < 3; ++i) {
@@ -154,28 +154,33 @@ TEST_P(SparseDialogueTest, TheSameRequestGivesTheSameAnswer) {
 
 TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
   const std::vector<Token> tokens = Tokens(1000);
-  Session session = Open("loopserve:alpha=1,budget=128,decode_min_keys=0,interval=7,queries=5");
-  MustSync(session, tokens);
-  const GenerationStats first = MustGenerate(session, 60, true);
-  ASSERT_TRUE(first.decode_kv_fraction && first.decode_coverage);
-  EXPECT_LT(*first.decode_kv_fraction, 0.75);
-  EXPECT_GE(*first.decode_kv_fraction, 0.11);
-  EXPECT_GT(*first.decode_coverage, 0.05);
-  EXPECT_LT(*first.decode_coverage, 1.0);
-  // The history is all there: the next turn computes its own tokens only, and dense attention over it is possible
-  // again.
-  std::vector<Token> next = Held(session);
-  const auto held = static_cast<int64_t>(next.size());
-  for (const Token token : Tokens(30, 5)) next.push_back(token);
-  const SyncStats stats = MustSync(session, next);
-  EXPECT_EQ(stats.cached_tokens, held);
-  EXPECT_EQ(stats.new_tokens, 30);
-  EXPECT_EQ(MustGenerate(session, 20).output_tokens, 20);
+  for (const char* spec :
+       {"paper:alpha=1,budget=128,interval=7,queries=5", "loopserve:alpha=1,budget=128,decode_min_keys=0",
+        "loopserve:alpha=1,budget=128,decode_min_keys=0,per_query_head=1"}) {
+    SCOPED_TRACE(spec);
+    Session session = Open(spec);
+    MustSync(session, tokens);
+    const GenerationStats first = MustGenerate(session, 60, true);
+    ASSERT_TRUE(first.decode_kv_fraction && first.decode_coverage);
+    EXPECT_LT(*first.decode_kv_fraction, 0.75);
+    EXPECT_GE(*first.decode_kv_fraction, 0.11);
+    EXPECT_GT(*first.decode_coverage, 0.05);
+    EXPECT_LT(*first.decode_coverage, 1.0);
+    // The history is all there: the next turn computes its own tokens only, and dense attention over it is possible
+    // again.
+    std::vector<Token> next = Held(session);
+    const auto held = static_cast<int64_t>(next.size());
+    for (const Token token : Tokens(30, 5)) next.push_back(token);
+    const SyncStats stats = MustSync(session, next);
+    EXPECT_EQ(stats.cached_tokens, held);
+    EXPECT_EQ(stats.new_tokens, 30);
+    EXPECT_EQ(MustGenerate(session, 20).output_tokens, 20);
+  }
 }
 
 TEST_P(SparseDialogueTest, ForksAnswerAsTheOriginalWould) {
   const std::vector<Token> tokens = Tokens(900);
-  Session session = Open("loopserve:alpha=0.8,min_keys=0,budget=100,decode_min_keys=0,interval=4,queries=4");
+  Session session = Open("loopserve:alpha=0.8,min_keys=0,budget=100,decode_min_keys=0,queries=4");
   MustSync(session, tokens);
   Session fork = session.Fork();
   MustGenerate(session, 30);
@@ -184,8 +189,9 @@ TEST_P(SparseDialogueTest, ForksAnswerAsTheOriginalWould) {
 }
 
 TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
-  for (const char* spec : {"loopserve:alpha=0.5,min_keys=0,budget=1,decode_min_keys=0,interval=1,queries=1",
-                           "paper:budget=8", "loopserve:budget=2,decode_min_keys=0,interval=4096,queries=64,min_keys=0",
+  for (const char* spec : {"loopserve:alpha=0.5,min_keys=0,budget=1,decode_min_keys=0,queries=1", "paper:budget=8",
+                           "paper:budget=2,interval=4096,queries=64",
+                           "loopserve:budget=2,decode_min_keys=0,queries=64,min_keys=0,recent=300",
                            "minference:columns=30,slashes=50,budget=4", "flexprefill:gamma=0.3,min_budget=1",
                            "flexprefill:gamma=0.3,tau=1,min_budget=1", "xattention:threshold=0.3,stride=4,block=64"}) {
     SCOPED_TRACE(spec);
@@ -201,7 +207,7 @@ TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
 
 TEST_P(SparseDialogueTest, ReplayComputesWhatGenerateComputed) {
   for (const char* spec :
-       {"dense", "paper:rows=16,budget=24,interval=4", "loopserve:min_keys=0,budget=24,decode_min_keys=0,interval=4"}) {
+       {"dense", "paper:rows=16,budget=24,interval=4", "loopserve:min_keys=0,budget=24,decode_min_keys=0"}) {
     SCOPED_TRACE(spec);
     const std::vector<Token> prompt = Tokens(200);
     Session generated = Open(spec);

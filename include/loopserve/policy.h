@@ -55,27 +55,36 @@ struct PrefillSettings {
   uint64_t seed = 0;
 };
 
-/// How many keys a decode step reads (phase 2, Algorithm 2): a working set per layer and KV head, chosen by the
-/// attention of the newest queries, in which tokens written since always are. All keys and values stay in the cache.
+/// How many keys a decode step reads exactly (phase 2). All keys and values stay in the cache, whatever is read.
 struct DecodeSettings {
-  /// Keys of a working set, tokens written since not counted; 0 reads everything. Contexts that are not longer than a
-  /// quarter more than this are read in full. Higher: nearer to dense and slower. Key `budget`.
+  enum class Method : uint8_t {
+    /// The paper's (Algorithm 2): a working set per layer and KV head, chosen every `interval` tokens by the attention
+    /// of the newest queries; tokens written since are always in it.
+    kWorkingSets,
+    /// Ours: for every token each layer looks through all keys in one bit per element, reads the `budget` that its own
+    /// query gives most weight, and counts the others by estimate.
+    kCodedKeys,
+  };
+  Method method = Method::kWorkingSets;
+  /// Keys that a token reads of each KV head, sinks and the newest included (kWorkingSets: tokens written since the
+  /// last choice not counted); 0 reads everything. Contexts that are not longer than a quarter more than this are read
+  /// in full. Higher: nearer to dense and slower. Key `budget`.
   int64_t budget = 0;
   /// Answers to contexts of fewer tokens read everything: little would be saved. Key `decode_min_keys`.
   int64_t min_keys = 0;
-  /// Tokens from one choice of a layer to its next; the layers take turns, so that no token waits for all. Key
-  /// `interval`, 1 to 4096.
+  /// kWorkingSets: tokens from one choice of a layer to its next; the layers take turns, so that no token waits for
+  /// all. Key `interval`, 1 to 4096.
   int interval = 16;
-  /// Newest queries whose attention is added up for a choice, at most 64. Before as many tokens were written, the last
-  /// rows of the prompt stand in. Key `queries`.
+  /// Newest queries, at most 64; before as many tokens were written, the last rows of the prompt stand in.
+  /// kWorkingSets: whose attention is added up for a choice; kCodedKeys: by which the bits of new keys are shared out.
+  /// Key `queries`.
   int queries = 16;
-  /// Share of a working set that is kept for the newest keys, whatever their attention, in [0, 1]. What was just
-  /// written is read again by heads that the last few queries say nothing about: with 0 answers drift from dense ones
-  /// much faster. Key `recent`.
-  double recent = 0;
-  /// How far the heads' working sets may differ in size, by their need at the beginning of an answer, the mean being
-  /// `budget`: from budget / (4 * spread) to budget * spread keys; 1: all the same. Key `spread`, 1 to 8.
-  int spread = 1;
+  /// kCodedKeys: newest keys that are always read exactly, at least 1. Key `recent`.
+  int64_t recent = 0;
+  /// kCodedKeys: each query head chooses `budget` keys for itself, not all heads of a KV head together: nearer to
+  /// dense, and up to as many times the keys are read as there are query heads to a KV head. Key `per_query_head`, 0
+  /// or 1.
+  bool per_query_head = false;
 };
 
 /// A validated policy. Written as NAME[:key=value,...], for example "dense" or "loopserve:alpha=0.9,budget=2048".

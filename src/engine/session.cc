@@ -122,7 +122,7 @@ class SessionImpl::Answer {
   Answer(const Answer&) = delete;
   Answer& operator=(const Answer&) = delete;
 
-  Status Begin() { return session_.engine_->forward().BeginAnswer(session_.dialogue_, &forward_); }
+  Status Begin() { return session_.engine_->forward().BeginAnswer(session_.dialogue_, control_.measure_quality, &forward_); }
 
   /// A token was drawn.
   void CountToken(GenerationStats* stats) {
@@ -140,7 +140,7 @@ class SessionImpl::Answer {
   /// Computes what follows a token.
   Status Step(Token token) {
     LS_RETURN_IF_ERROR(session_.Append({&token, 1}, {}, {}, &forward_));
-    if (!control_.measure_quality || !session_.dialogue_.working_sets.active()) return Status::Ok();
+    if (!control_.measure_quality || !session_.dialogue_.decodes_sparsely()) return Status::Ok();
     const auto measure_start = Clock::now();
     LS_ASSIGN_OR_RETURN(const std::vector<double> shares,
                         session_.engine_->forward().MeasureDecodeCoverage(session_.dialogue_));

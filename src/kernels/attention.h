@@ -78,19 +78,6 @@ size_t DecodePartialBytes(const AttentionProblem& problem, int n_parts);
 /// Attends part `part` of n_parts equal key ranges, for all heads and rows, into `partials`.
 void DecodeAttentionPartial(const AttentionProblem& problem, int part, int n_parts, std::byte* partials);
 
-/// One query row (f32 [head_dim]) over a list of keys in any order: partial[0] = the largest score in units of log2,
-/// [1] = the sum of weights relative to it, from kKeyListHeader on the weighted sum of values [head_dim].
-inline constexpr size_t kKeyListHeader = 16;
-size_t KeyListPartialFloats(int head_dim);
-void AttendKeyList(const KvHeadView& kv, const float* q, float scale, const int32_t* keys, int64_t n_keys,
-                   float* partial);
-
-/// Scores of up to kMaxScoredQueries queries (f32 [head_dim] each) against keys [0, n_keys), in units of log2:
-/// scores[i * stride + t] = scale * log2(e) * q[i] . key t. stride >= n_keys rounded up to 4.
-inline constexpr int kMaxScoredQueries = 4;
-void ScoreKeys(const KvHeadView& kv, const float* const* q, int n_queries, float scale, int64_t n_keys, float* scores,
-               int64_t stride);
-
 /// Combines the partials of heads [head_begin, head_end) into problem.out.
 void DecodeAttentionMerge(const AttentionProblem& problem, int n_parts, int head_begin, int head_end,
                           const std::byte* partials);

@@ -8,6 +8,7 @@
 #include "src/base/check.h"
 #include "src/kernels/attention_item.h"
 #include "src/kernels/attention_sparse.h"
+#include "src/kernels/key_list.h"
 #include "src/kernels/sparse_scratch.h"
 
 namespace loopserve {

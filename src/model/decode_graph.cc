@@ -10,6 +10,8 @@
 namespace loopserve {
 namespace {
 
+using Reads = DecodeSparsity::Reads;
+
 /// Nodes of a layer's graph, with room; the graph's memory is sized by it.
 constexpr size_t kNodesPerLayer = 64;
 
@@ -25,6 +27,7 @@ struct DecodeGraph::Step {
   size_t head_partial_bytes = 0;  ///< of one KV head, when each has its own keys
   Clock::time_point attention_start;
   double attention_ms = 0;
+  double selection_ms = 0;
   double keys_read = 0, keys_held = 0;
 };
 
@@ -35,8 +38,26 @@ struct DecodeGraph::LayerNode {
   int n_threads;
   std::vector<KvHeadView> views;
   AttentionProblem problem;
-  const WorkingSetKeeper* keeper;
-  bool reads_working_set;
+  CodedAttention* coded;
+  Reads reads = Reads::kEverything;
+
+  /// The keys of each KV head, and the rows that look for them; the step's rows are stored.
+  void FindKeys() {
+    const HyperParams& p = model->params();
+    const Dialogue& dialogue = *step->dialogue;
+    const int64_t n_keys = step->first_position + step->rows;
+    const int64_t held = problem.window > 0 ? std::min(n_keys, problem.window) : n_keys;
+    const bool in_set = reads == Reads::kWorkingSet;
+    for (int head = 0; head < p.n_kv_heads; ++head) {
+      KvHeadView& view = views[static_cast<size_t>(head)];
+      view = in_set ? WorkingSetKeeper::View(dialogue, layer, head) : dialogue.cache.View(layer, head, n_keys);
+      step->keys_held += static_cast<double>(held);
+      if (reads != Reads::kCodedKeys) step->keys_read += static_cast<double>(in_set ? view.n_keys : held);
+    }
+    problem.n_rows = step->rows;
+    problem.first_position = step->first_position;
+    problem.q_row_stride = problem.out_row_stride = p.q_width();
+  }
 
   /// The part of `whole` that one KV head's queries are, over their own keys: all of them, so the row stands behind the
   /// last.
@@ -60,7 +81,7 @@ DecodeGraph::DecodeGraph(const Model& model, ComputeThreads& threads)
     : model_(model),
       threads_(threads),
       math_(model, threads.n_threads()),
-      keeper_(model, threads),
+      sparsity_(model, threads),
       memory_(kNodesPerLayer * static_cast<size_t>(model.params().n_layers + 1)),
       step_(std::make_unique<Step>()) {
   // The graph points into these: they must never move.
@@ -70,40 +91,39 @@ DecodeGraph::DecodeGraph(const Model& model, ComputeThreads& threads)
 
 DecodeGraph::~DecodeGraph() = default;
 
-/// Appends the new rows to the cache and prepares the problem that the next nodes solve.
+/// Appends the new rows to the cache and prepares the problem that the next nodes solve; with coded keys, the other
+/// threads look through them meanwhile.
 void DecodeGraph::StoreNode(ggml_tensor* y, int thread, int, void* userdata) {
-  if (thread != 0) return;
   auto& node = *static_cast<LayerNode*>(userdata);
   Step& step = *node.step;
-  const HyperParams& p = node.model->params();
-  step.attention_start = Clock::now();
-  Dialogue& dialogue = *step.dialogue;
-  dialogue.cache.StoreRows(node.layer, step.first_position, step.rows, static_cast<const float*>(y->src[0]->data),
-                           static_cast<const float*>(y->src[1]->data), p.kv_width());
-  dialogue.queries.Store(node.layer, step.first_position, step.rows, static_cast<const float*>(y->src[2]->data));
-  node.reads_working_set = node.keeper->IsSparse(dialogue, node.layer);
-  if (node.reads_working_set) WorkingSetKeeper::Append(dialogue, node.layer, step.first_position);
-  const int64_t n_keys = step.first_position + step.rows;
-  for (int head = 0; head < p.n_kv_heads; ++head) {
-    node.views[head] = node.reads_working_set ? WorkingSetKeeper::View(dialogue, node.layer, head)
-                                              : dialogue.cache.View(node.layer, head, n_keys);
-    const int64_t window = node.problem.window;
-    const int64_t held = window > 0 ? std::min(n_keys, window) : n_keys;
-    step.keys_held += static_cast<double>(held);
-    step.keys_read += static_cast<double>(node.reads_working_set ? node.views[head].n_keys : held);
+  const auto* q = static_cast<const float*>(y->src[2]->data);
+  if (thread == 0) {
+    step.attention_start = Clock::now();
+    Dialogue& dialogue = *step.dialogue;
+    dialogue.cache.StoreRows(node.layer, step.first_position, step.rows, static_cast<const float*>(y->src[0]->data),
+                             static_cast<const float*>(y->src[1]->data), node.model->params().kv_width());
+    dialogue.queries.Store(node.layer, step.first_position, step.rows, q);
+    if (node.reads == Reads::kWorkingSet) WorkingSetKeeper::Append(dialogue, node.layer, step.first_position);
+    node.FindKeys();
   }
-  AttentionProblem& problem = node.problem;
-  problem.n_rows = step.rows;
-  problem.first_position = step.first_position;
-  problem.q_row_stride = problem.out_row_stride = p.q_width();
+  if (node.reads == Reads::kCodedKeys) node.coded->Scan(node.layer, q, thread);
+}
+
+void DecodeGraph::WeighNode(ggml_tensor*, int thread, int, void* userdata) {
+  auto& node = *static_cast<LayerNode*>(userdata);
+  if (node.reads != Reads::kCodedKeys) return;
+  node.coded->Weigh(thread);
+  // What follows counts as attention, for all that keys are still picked in it.
+  if (thread == 0) node.step->selection_ms += MillisecondsSince(node.step->attention_start);
 }
 
 void DecodeGraph::PartialNode(ggml_tensor* y, int thread, int n_threads, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
   LS_CHECK(n_threads == node.n_threads);
+  if (node.reads == Reads::kCodedKeys) return node.coded->Attend(node.views.data(), thread);
   AttentionProblem problem = node.problem;
   problem.q = static_cast<const float*>(y->src[0]->data);
-  if (!node.reads_working_set) {
+  if (node.reads == Reads::kEverything) {
     DecodeAttentionPartial(problem, thread, n_threads, node.step->partials.data());
     return;
   }
@@ -116,7 +136,10 @@ void DecodeGraph::MergeNode(ggml_tensor* y, int thread, int n_threads, void* use
   auto& node = *static_cast<LayerNode*>(userdata);
   AttentionProblem problem = node.problem;
   problem.out = static_cast<float*>(y->data);
-  if (node.reads_working_set) {
+  if (node.reads == Reads::kCodedKeys) {
+    node.coded->Merge(problem.out, thread);
+    if (thread == 0) node.step->keys_read += node.coded->KeysRead();
+  } else if (node.reads == Reads::kWorkingSet) {
     const int group = problem.n_heads / problem.n_kv_heads;
     for (int head = thread; head < problem.n_kv_heads; head += n_threads) {
       DecodeAttentionMerge(node.HeadProblem(problem, head), n_threads, 0, group, node.HeadPartials(head));
@@ -132,8 +155,8 @@ ggml_tensor* DecodeGraph::AddAttention(ggml_context* context, int layer, const P
   const HyperParams& p = model_.params();
   nodes_.push_back(std::make_unique<LayerNode>());
   LayerNode& node = *nodes_.back();
-  node = {&model_, step_.get(), layer, threads_.n_threads(), std::vector<KvHeadView>(p.n_kv_heads),
-          {},      &keeper_,    false};
+  node = {&model_, step_.get(),       layer, threads_.n_threads(), std::vector<KvHeadView>(p.n_kv_heads),
+          {},      &sparsity_.coded()};
   node.problem.n_heads = p.n_heads;
   node.problem.n_kv_heads = p.n_kv_heads;
   node.problem.head_dim = p.head_dim;
@@ -145,7 +168,9 @@ ggml_tensor* DecodeGraph::AddAttention(ggml_context* context, int layer, const P
   ggml_tensor* store_args[] = {heads.k, heads.v, heads.q};
   ggml_tensor* stored =
       ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, store_args, 3, StoreNode, GGML_N_TASKS_MAX, &node);
-  ggml_tensor* partial_args[] = {heads.q, stored};
+  ggml_tensor* weighed =
+      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, &stored, 1, WeighNode, GGML_N_TASKS_MAX, &node);
+  ggml_tensor* partial_args[] = {heads.q, weighed};
   ggml_tensor* partial =
       ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, partial_args, 2, PartialNode, GGML_N_TASKS_MAX, &node);
   return ggml_custom_4d(context, GGML_TYPE_F32, p.q_width(), rows, 1, 1, &partial, 1, MergeNode, GGML_N_TASKS_MAX,
@@ -192,13 +217,14 @@ Status DecodeGraph::Run(Dialogue& dialogue, std::span<const Token> tokens, bool 
   step.dialogue = &dialogue;
   step.first_position = cache.n_tokens();
   step.rows = rows;
-  step.attention_ms = step.keys_read = step.keys_held = 0;
+  step.attention_ms = step.selection_ms = step.keys_read = step.keys_held = 0;
   double selection_ms = 0;
   if (rows > 1) {
-    dialogue.working_sets.Clear();
+    dialogue.EndAnswer();
   } else {
-    LS_RETURN_IF_ERROR(keeper_.Renew(dialogue, &selection_ms));
+    LS_RETURN_IF_ERROR(sparsity_.BeginStep(dialogue, &selection_ms));
   }
+  for (const std::unique_ptr<LayerNode>& node : nodes_) node->reads = sparsity_.Of(dialogue, node->layer);
   for (int64_t i = 0; i < rows; ++i) {
     step.tokens[i] = tokens[i];
     step.positions[i] = static_cast<int32_t>(step.first_position + i);
@@ -218,8 +244,8 @@ Status DecodeGraph::Run(Dialogue& dialogue, std::span<const Token> tokens, bool 
   LS_RETURN_IF_ERROR(threads_.Run(graph_));
   *logits = {static_cast<const float*>(logits_->data), static_cast<size_t>(ggml_nelements(logits_))};
   if (stats != nullptr) {
-    stats->attention.attention_ms += step.attention_ms;
-    stats->attention.selection_ms += selection_ms;
+    stats->attention.attention_ms += step.attention_ms - step.selection_ms;
+    stats->attention.selection_ms += step.selection_ms + selection_ms;
     stats->linear_ms += MillisecondsSince(start) - step.attention_ms - selection_ms;
     stats->decode_keys_read += step.keys_read;
     stats->decode_keys_held += step.keys_held;

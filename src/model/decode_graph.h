@@ -11,10 +11,10 @@
 #include "src/base/aligned_buffer.h"
 #include "src/kvcache/kv_cache.h"
 #include "src/model/compute_threads.h"
+#include "src/model/decode_sparsity.h"
 #include "src/model/forward.h"
 #include "src/model/layer_math.h"
 #include "src/model/stored_math.h"
-#include "src/model/working_set.h"
 
 namespace loopserve {
 
@@ -28,12 +28,13 @@ class DecodeGraph {
   Status Run(Dialogue& dialogue, std::span<const Token> tokens, bool all_rows, std::span<const float>* logits,
              ForwardStats* stats);
 
-  WorkingSetKeeper& working_sets() { return keeper_; }
+  DecodeSparsity& sparsity() { return sparsity_; }
 
  private:
   struct Step;       // what the nodes of the current step read and write
   struct LayerNode;  // a layer's attention node
   static void StoreNode(ggml_tensor* y, int thread, int n_threads, void* node);
+  static void WeighNode(ggml_tensor* y, int thread, int n_threads, void* node);
   static void PartialNode(ggml_tensor* y, int thread, int n_threads, void* node);
   static void MergeNode(ggml_tensor* y, int thread, int n_threads, void* node);
 
@@ -43,7 +44,7 @@ class DecodeGraph {
   const Model& model_;
   ComputeThreads& threads_;
   StoredMath math_;
-  WorkingSetKeeper keeper_;
+  DecodeSparsity sparsity_;
   GraphMemory memory_;
   ggml_cgraph* graph_ = nullptr;
   ggml_tensor* logits_ = nullptr;

@@ -1,5 +1,5 @@
 // What the model keeps of one dialogue: all keys and values, the policy that says which of them are computed with, and
-// the newest queries, by which a decode step's working set is chosen.
+// what decode steps choose by: the newest queries, coded keys.
 // Thread rule: one thread at a time.
 #pragma once
 
@@ -9,29 +9,10 @@
 
 #include "loopserve/policy.h"
 #include "src/kvcache/kv_cache.h"
+#include "src/model/coded_keys.h"
+#include "src/model/recent_queries.h"
 
 namespace loopserve {
-
-/// The queries (after RoPE) of the newest positions, of every layer: a ring over positions.
-class RecentQueries {
- public:
-  /// n_positions 0: keeps nothing. width: floats of one position's queries, all heads.
-  RecentQueries(int n_layers, int n_positions, int64_t width);
-
-  int n_positions() const { return n_positions_; }
-  /// Keeps the last of rows [first_position, first_position + n_rows) of a layer; q: f32 [n_rows, width].
-  void Store(int layer, int64_t first_position, int64_t n_rows, const float* q);
-  /// Forgets positions from n_tokens on.
-  void Truncate(int64_t n_tokens);
-  /// The queries of `position`, or null if they are not held.
-  const float* Find(int layer, int64_t position) const;
-
- private:
-  int n_positions_;
-  int64_t width_;
-  std::vector<int64_t> position_of_;  ///< [n_layers][n_positions], -1 = empty
-  std::vector<float> queries_;        ///< [n_layers][n_positions][width]
-};
 
 /// Keys and values of one layer and KV head that a decode step reads, copied side by side. The order is of no meaning.
 struct HeadWorkingSet {
@@ -56,17 +37,32 @@ struct Dialogue {
       : cache(std::move(cache_in)), policy(std::move(policy_in)), queries(std::move(queries_in)) {}
 
   /// A second dialogue with the same past.
-  Dialogue Fork() const { return {cache.Fork(), policy, queries}; }
+  Dialogue Fork() const {
+    Dialogue fork(cache.Fork(), policy, queries);
+    fork.coded_keys = coded_keys;
+    return fork;
+  }
   void Truncate(int64_t n_tokens) {
     cache.Truncate(n_tokens);
     queries.Truncate(n_tokens);
+    coded_keys.Truncate(n_tokens);
+    EndAnswer();
+  }
+
+  /// Whether steps of the answer on its way read less than everything.
+  bool decodes_sparsely() const { return working_sets.active() || reads_coded_keys; }
+  /// Steps read everything from now on.
+  void EndAnswer() {
     working_sets.Clear();
+    reads_coded_keys = false;
   }
 
   KvCache cache;
   Policy policy;
   RecentQueries queries;
+  CodedKeys coded_keys;
   WorkingSets working_sets;
+  bool reads_coded_keys = false;  ///< steps of the answer on its way find their keys by coded_keys
 };
 
 }  // namespace loopserve

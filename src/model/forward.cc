@@ -67,14 +67,14 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
   return Status::Ok();
 }
 
-Status Forward::BeginAnswer(Dialogue& dialogue, ForwardStats* stats) {
-  return decode_->working_sets().Begin(dialogue, &stats->attention.selection_ms);
+Status Forward::BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stats) {
+  return decode_->sparsity().Begin(dialogue, measure, &stats->attention.selection_ms);
 }
 
-void Forward::EndAnswer(Dialogue& dialogue) { dialogue.working_sets.Clear(); }
+void Forward::EndAnswer(Dialogue& dialogue) { dialogue.EndAnswer(); }
 
 Result<std::vector<double>> Forward::MeasureDecodeCoverage(Dialogue& dialogue) {
-  return decode_->working_sets().MeasureCoverage(dialogue);
+  return decode_->sparsity().MeasureCoverage(dialogue);
 }
 
 }  // namespace loopserve

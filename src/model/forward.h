@@ -50,7 +50,7 @@ class Forward {
              const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats);
 
   /// Before the first token of an answer: chooses what its steps will read, where the policy wants that.
-  Status BeginAnswer(Dialogue& dialogue, ForwardStats* stats);
+  Status BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stats);
   /// After the last: gives the working sets' memory back.
   void EndAnswer(Dialogue& dialogue);
   /// True attention weight that the step just run could see, for each sparse layer and KV head. Slow.

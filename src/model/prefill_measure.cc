@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "src/base/clock.h"
+#include "src/kernels/key_list.h"
 #include "src/model/prefill_methods.h"
 #include "src/selection/floor/key_floor.h"
 #include "src/selection/row_sample.h"

@@ -5,19 +5,15 @@
 #include <cmath>
 #include <cstring>
 #include <new>
-#include <optional>
 
 #include "src/base/check.h"
 #include "src/base/clock.h"
+#include "src/kernels/key_list.h"
 #include "src/kernels/row_scores.h"
-#include "src/selection/decode/budget_spread.h"
 #include "src/selection/decode/key_choice.h"
 
 namespace loopserve {
 namespace {
-
-/// Contexts up to this much longer than the budget are read in full: copying would save too little.
-constexpr int64_t kMinSaving = 4;  // a quarter
 
 HeadWorkingSet& HeadOf(Dialogue& dialogue, int layer, int kv_head) {
   const int n_kv_heads = dialogue.cache.layout().n_kv_heads;
@@ -50,17 +46,10 @@ bool WorkingSetKeeper::IsSparse(const Dialogue& dialogue, int layer) const {
   return dialogue.working_sets.active() && model_.params().window(layer) == 0;
 }
 
-Status WorkingSetKeeper::Begin(Dialogue& dialogue, double* selection_ms) {
-  const DecodeSettings& settings = dialogue.policy.decode();
+Status WorkingSetKeeper::Begin(Dialogue& dialogue) {
   dialogue.working_sets.Clear();
-  const int64_t n_keys = dialogue.cache.n_tokens();
-  if (settings.budget == 0 || n_keys < settings.min_keys || n_keys <= settings.budget + settings.budget / kMinSaving) {
-    return Status::Ok();
-  }
-  const auto start = Clock::now();
   Status status = BeginSparse(dialogue);
   if (!status.ok()) dialogue.working_sets.Clear();
-  *selection_ms += MillisecondsSince(start);
   return status;
 }
 
@@ -73,30 +62,16 @@ Status WorkingSetKeeper::BeginSparse(Dialogue& dialogue) {
     for (int layer = 0; layer < p.n_layers; ++layer) {
       for (int head = 0; IsSparse(dialogue, layer) && head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
     }
-    std::vector<std::vector<float>> weights(tasks.size());
-    std::vector<std::optional<WeightHistogram>> histograms(tasks.size());
-    LS_RETURN_IF_ERROR(ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
-      SumNewestWeights(dialogue, tasks[i], state);
-      if (settings.spread > 1) histograms[i].emplace(state.weight);
-      weights[i].swap(state.weight);
-    }));
-    std::vector<int64_t> budgets(tasks.size(), settings.budget);
-    if (settings.spread > 1) {
-      std::vector<WeightHistogram> heads;
-      for (const auto& histogram : histograms) heads.push_back(*histogram);
-      const int64_t low = std::max<int64_t>(1, settings.budget / (4 * settings.spread));
-      budgets = SpreadBudgets(heads, settings.budget, low, settings.budget * settings.spread);
-    }
-    for (size_t i = 0; i < tasks.size(); ++i) {
-      HeadWorkingSet& head = HeadOf(dialogue, tasks[i].layer, tasks[i].kv_head);
-      head.budget = budgets[i];
-      head.capacity = budgets[i] + settings.interval + 1;
+    for (const Task& task : tasks) {
+      HeadWorkingSet& head = HeadOf(dialogue, task.layer, task.kv_head);
+      head.budget = settings.budget;
+      head.capacity = settings.budget + settings.interval + 1;
       head.rows.resize(2 * static_cast<size_t>(head.capacity) * dialogue.cache.layout().row_bytes());
       head.block = head.rows.data();
       head.keys.reserve(static_cast<size_t>(head.capacity));
     }
     return ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
-      weights[i].swap(state.weight);
+      SumNewestWeights(dialogue, tasks[i], state);
       FillHead(dialogue, tasks[i], state);
     });
   } catch (const std::bad_alloc&) {
@@ -179,8 +154,7 @@ void WorkingSetKeeper::FillHead(Dialogue& dialogue, const Task& task, ThreadStat
   const int64_t n_keys = dialogue.cache.n_tokens();
   HeadWorkingSet& head = HeadOf(dialogue, task.layer, task.kv_head);
   const DecodeSettings& settings = dialogue.policy.decode();
-  const int64_t newest = std::max(std::min<int64_t>(settings.interval, head.budget / 2),
-                                  static_cast<int64_t>(settings.recent * static_cast<double>(head.budget)));
+  const int64_t newest = std::min<int64_t>(settings.interval, head.budget / 2);
   ChooseKeys(state.weight, n_keys - newest, head.budget, &state.scratch, &state.chosen);
   // What stays keeps its place; the rest is replaced: mostly few rows are copied.
   const KvHeadView kv = dialogue.cache.View(task.layer, task.kv_head, n_keys);
@@ -242,21 +216,13 @@ KvHeadView WorkingSetKeeper::View(const Dialogue& dialogue, int layer, int kv_he
   return view;
 }
 
-Result<std::vector<double>> WorkingSetKeeper::MeasureCoverage(Dialogue& dialogue) {
-  const HyperParams& p = model_.params();
-  const int64_t position = dialogue.cache.n_tokens() - 1;
-  std::vector<Task> tasks;
-  for (int layer = 0; layer < p.n_layers; ++layer) {
-    for (int head = 0; IsSparse(dialogue, layer) && head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
+std::vector<uint8_t> WorkingSetKeeper::Seen(const Dialogue& dialogue, int layer, int kv_head) {
+  std::vector<uint8_t> seen(static_cast<size_t>(dialogue.cache.n_tokens()), 0);
+  const int n_kv_heads = dialogue.cache.layout().n_kv_heads;
+  for (const int32_t key :
+       dialogue.working_sets.heads[static_cast<size_t>(int64_t{layer} * n_kv_heads + kv_head)].keys) {
+    seen[static_cast<size_t>(key)] = 1;
   }
-  std::vector<double> seen(tasks.size(), 0.0);
-  const int group = p.n_heads / p.n_kv_heads;
-  LS_RETURN_IF_ERROR(ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
-    SumWeights(dialogue, tasks[i], position, position, state);
-    for (const int32_t key : HeadOf(dialogue, tasks[i].layer, tasks[i].kv_head).keys) {
-      seen[i] += state.weight[static_cast<size_t>(key)] / group;
-    }
-  }));
   return seen;
 }
 

@@ -24,9 +24,8 @@ class WorkingSetKeeper {
   WorkingSetKeeper(const Model& model, ComputeThreads& threads);
   ~WorkingSetKeeper();
 
-  /// Chooses for all layers, if the dialogue's policy has a budget and the context is long enough; else steps read
-  /// everything. kResourceExhausted leaves the latter.
-  Status Begin(Dialogue& dialogue, double* selection_ms);
+  /// Chooses for all layers. kResourceExhausted: steps read everything.
+  Status Begin(Dialogue& dialogue);
   /// Before a step: chooses anew for the layers whose turn it is.
   Status Renew(Dialogue& dialogue, double* selection_ms);
   /// Whether steps of this layer read working sets.
@@ -35,9 +34,8 @@ class WorkingSetKeeper {
   static void Append(Dialogue& dialogue, int layer, int64_t position);
   /// What steps read of one head. Valid until the next Append or choice.
   static KvHeadView View(const Dialogue& dialogue, int layer, int kv_head);
-  /// The true share of attention weight that the step just run could see, for every sparse layer and KV head (mean of
-  /// its group): the queries of position n_tokens - 1 over all keys. Slow: for measuring.
-  Result<std::vector<double>> MeasureCoverage(Dialogue& dialogue);
+  /// Marks [n_tokens] of the keys that steps read of a head.
+  static std::vector<uint8_t> Seen(const Dialogue& dialogue, int layer, int kv_head);
 
  private:
   struct ThreadState;

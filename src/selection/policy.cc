@@ -118,11 +118,14 @@ constexpr Knob kQueries = {"queries", [](std::string_view text, PrefillSettings*
                            }};
 
 constexpr Knob kRecent = {"recent", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
-                            return SetNumber(text, 0.0, 1.0, false, &decode->recent);
+                            return SetNumber<int64_t>(text, 1, kMostTokens, false, &decode->recent);
                           }};
-constexpr Knob kSpread = {"spread", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
-                            return SetNumber(text, 1, 8, false, &decode->spread);
-                          }};
+constexpr Knob kPerQueryHead = {"per_query_head", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
+                                  int value = 0;
+                                  std::string allowed = SetOneOf(text, {0, 1}, &value);
+                                  decode->per_query_head = value == 1;
+                                  return allowed;
+                                }};
 
 constexpr std::array<std::string_view, 2> kDenseNames = {"dense", "full"};
 constexpr std::array<std::string_view, 1> kPaperNames = {"paper"};
@@ -131,8 +134,8 @@ constexpr std::array<std::string_view, 1> kMInferenceNames = {"minference"};
 constexpr std::array<std::string_view, 1> kFlexPrefillNames = {"flexprefill"};
 constexpr std::array<std::string_view, 1> kXAttentionNames = {"xattention"};
 constexpr std::array<Knob, 7> kPaperKnobs = {kAlpha, kLineRows, kMinKeys, kSeed, kBudget, kInterval, kQueries};
-constexpr std::array<Knob, 11> kLoopServeKnobs = {kAlpha,         kTileRows, kMinKeys, kHint,   kSeed,  kBudget,
-                                                  kDecodeMinKeys, kInterval, kQueries, kRecent, kSpread};
+constexpr std::array<Knob, 10> kLoopServeKnobs = {kAlpha,  kTileRows,      kMinKeys, kHint,   kSeed,
+                                                  kBudget, kDecodeMinKeys, kQueries, kRecent, kPerQueryHead};
 
 constexpr std::array<Knob, 6> kMInferenceKnobs = {kColumns, kSlashes, kMinKeys, kBudget, kInterval, kQueries};
 constexpr std::array<Knob, 7> kFlexPrefillKnobs = {kGamma, kTau, kMinBudget, kMinKeys, kBudget, kInterval, kQueries};
@@ -145,7 +148,7 @@ constexpr std::array<PolicyKind, 6> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
      {.method = Method::kTiles, .alpha = 0.955, .sample_rows = 6, .min_keys = 2048, .hint = 0.5, .seed = 0},
-     {.budget = 1024, .min_keys = 4096, .interval = 16, .queries = 4, .recent = 0.5, .spread = 1}},
+     {.method = DecodeSettings::Method::kCodedKeys, .budget = 1024, .min_keys = 4096, .queries = 16, .recent = 64}},
     {kPaperNames,
      kPaperKnobs,
      {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .hint = 0, .seed = 0},

@@ -41,8 +41,8 @@ TEST(PolicyTest, ParsesEveryNameAndItsCanonicalForm) {
 
 TEST(PolicyTest, KnobsReachTheSettings) {
   const Result<Policy> policy = Policy::Parse(
-      "loopserve:alpha=0.5,rows=3,min_keys=7,hint=0.25,seed=9,budget=11,decode_min_keys=12,interval=13,queries=2,"
-      "recent=0.75,spread=3");
+      "loopserve:alpha=0.5,rows=3,min_keys=7,hint=0.25,seed=9,budget=11,decode_min_keys=12,queries=2,"
+      "recent=13,per_query_head=1");
   ASSERT_TRUE(policy.ok()) << policy.status().message();
   EXPECT_FALSE(policy->is_dense());
   EXPECT_EQ(policy->prefill().method, PrefillSettings::Method::kTiles);
@@ -52,11 +52,11 @@ TEST(PolicyTest, KnobsReachTheSettings) {
   EXPECT_EQ(policy->prefill().hint, 0.25);
   EXPECT_EQ(policy->prefill().seed, 9u);
   EXPECT_EQ(policy->decode().budget, 11);
-  EXPECT_EQ(policy->decode().interval, 13);
+  EXPECT_EQ(policy->decode().method, DecodeSettings::Method::kCodedKeys);
   EXPECT_EQ(policy->decode().queries, 2);
   EXPECT_EQ(policy->decode().min_keys, 12);
-  EXPECT_EQ(policy->decode().recent, 0.75);
-  EXPECT_EQ(policy->decode().spread, 3);
+  EXPECT_EQ(policy->decode().recent, 13);
+  EXPECT_TRUE(policy->decode().per_query_head);
 }
 
 TEST(PolicyTest, QualitiesAreOrdered) {
@@ -78,6 +78,7 @@ TEST(PolicyTest, PaperIsThePapers) {
   ASSERT_TRUE(policy.ok());
   EXPECT_EQ(policy->prefill().method, PrefillSettings::Method::kLines);
   EXPECT_EQ(policy->prefill().alpha, 0.955);
+  EXPECT_EQ(policy->decode().method, DecodeSettings::Method::kWorkingSets);
   EXPECT_EQ(policy->decode().budget, 1024);
   EXPECT_EQ(policy->decode().interval, 16);
   EXPECT_EQ(policy->decode().queries, 16);
@@ -147,7 +148,10 @@ TEST(PolicyTest, SaysWhatIsWrong) {
       {"paper:hint=1", "unknown key 'hint'; paper takes alpha, rows"},
       {"loopserve:budget=-1", "budget must be a whole number from 0"},
       {"loopserve:budget=99999999999999999999", "budget must be a whole number from 0"},
-      {"loopserve:interval=0", "interval must be a whole number from 1 to 4096"},
+      {"paper:interval=0", "interval must be a whole number from 1 to 4096"},
+      {"loopserve:interval=4", "unknown key 'interval'"},
+      {"loopserve:recent=0", "recent must be a whole number from 1 to"},
+      {"loopserve:per_query_head=2", "per_query_head must be one of 0, 1"},
       {"loopserve:queries=65", "queries must be a whole number from 1 to 64"},
       {"loopserve:seed=-3", "seed must be a whole number from 0"},
       {"minference:columns=29", "columns must be a whole number from 30"},

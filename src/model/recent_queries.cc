@@ -1,6 +1,7 @@
-#include "src/model/dialogue.h"
+#include "src/model/recent_queries.h"
 
 #include <algorithm>
+#include <cstddef>
 
 namespace loopserve {
 
@@ -16,7 +17,7 @@ void RecentQueries::Store(int layer, int64_t first_position, int64_t n_rows, con
     const int64_t position = first_position + row;
     const auto slot = static_cast<size_t>(int64_t{layer} * n_positions_ + position % n_positions_);
     position_of_[slot] = position;
-    std::copy_n(q + row * width_, width_, queries_.begin() + static_cast<ptrdiff_t>(slot) * width_);
+    std::copy_n(q + row * width_, width_, queries_.begin() + static_cast<std::ptrdiff_t>(slot) * width_);
   }
 }
 
@@ -29,7 +30,7 @@ void RecentQueries::Truncate(int64_t n_tokens) {
 const float* RecentQueries::Find(int layer, int64_t position) const {
   if (n_positions_ == 0 || position < 0) return nullptr;
   const auto slot = static_cast<size_t>(int64_t{layer} * n_positions_ + position % n_positions_);
-  return position_of_[slot] == position ? queries_.data() + static_cast<ptrdiff_t>(slot) * width_ : nullptr;
+  return position_of_[slot] == position ? queries_.data() + static_cast<std::ptrdiff_t>(slot) * width_ : nullptr;
 }
 
 }  // namespace loopserve

@@ -1,0 +1,348 @@
+#include "src/kernels/key_codes.h"
+
+#include <algorithm>
+#include <array>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+
+#include "src/kernels/simd_targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "src/kernels/key_codes.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "src/base/check.h"
+#include "src/kernels/exp2-inl.h"
+
+#ifndef LOOPSERVE_KERNELS_KEY_CODES_ONCE_
+#define LOOPSERVE_KERNELS_KEY_CODES_ONCE_
+namespace loopserve::code_internal {
+
+/// Levels of `bits` bits for a normal distribution of deviation 1 with the least mean square error (Lloyd, Max): the
+/// upper half; the lower is its mirror image.
+inline constexpr float kUpperLevels[kMaxCodeBits + 1][8] = {
+    {},
+    {0.7979f},
+    {0.4528f, 1.5104f},
+    {0.2451f, 0.7560f, 1.3439f, 2.1519f},
+    {0.1284f, 0.3881f, 0.6568f, 0.9424f, 1.2562f, 1.6180f, 2.0690f, 2.7326f},
+};
+
+constexpr float Level(int bits, int code) {
+  const int half = 1 << bits >> 1;
+  return code >= half ? kUpperLevels[bits][code - half] : -kUpperLevels[bits][half - 1 - code];
+}
+
+/// The level that each nibble stands for, of an element with `bits` bits from bit `shift` on.
+struct Patterns {
+  float level[kMaxCodeBits + 1][kMaxCodeBits][16];
+};
+constexpr Patterns MakePatterns() {
+  Patterns patterns = {};
+  for (int bits = 1; bits <= kMaxCodeBits; ++bits) {
+    for (int shift = 0; shift + bits <= 4; ++shift) {
+      for (int nibble = 0; nibble < 16; ++nibble) {
+        patterns.level[bits][shift][nibble] = Level(bits, nibble >> shift & ((1 << bits) - 1));
+      }
+    }
+  }
+  return patterns;
+}
+inline constexpr Patterns kPatterns = MakePatterns();
+
+/// Codes lie so that sums of pairs of bytes come out in the order of the keys: of 16 bytes those at even places are
+/// keys 0 to 7, the others keys 8 to 15.
+constexpr int ByteOfKey(int key) { return key / 16 * 16 + key % 8 * 2 + key / 8 % 2; }
+
+}  // namespace loopserve::code_internal
+#endif  // LOOPSERVE_KERNELS_KEY_CODES_ONCE_
+
+HWY_BEFORE_NAMESPACE();
+namespace loopserve::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Lanes16 = hn::CappedTag<float, 16>;
+
+/// sums[key] of a group = sum of the table entries of its nibbles, for one query.
+#if HWY_TARGET == HWY_SCALAR
+template <int kQueries>
+void SumEntries(const uint8_t* codes, int n_pairs, const CodeTables* tables, uint16_t (*sums)[kCodeGroupKeys]) {
+  for (int r = 0; r < kQueries; ++r) {
+    for (int key = 0; key < kCodeGroupKeys; ++key) {
+      int sum = 0;
+      for (int p = 0; p < n_pairs; ++p) {
+        const uint8_t code = codes[p * kCodeGroupKeys + code_internal::ByteOfKey(key)];
+        sum += tables[r].rows[p * 32 + code % 16] + tables[r].rows[p * 32 + 16 + code / 16];
+      }
+      sums[r][key] = static_cast<uint16_t>(sum);
+    }
+  }
+}
+#else
+template <int kQueries>
+HWY_INLINE void SumEntries(const uint8_t* HWY_RESTRICT codes, int n_pairs, const CodeTables* tables,
+                           uint16_t (*HWY_RESTRICT sums)[kCodeGroupKeys]) {
+  const hn::CappedTag<uint8_t, kCodeGroupKeys> d8;
+  const hn::Repartition<uint16_t, decltype(d8)> d16;
+  const hn::CappedTag<uint16_t, 8> d16x8;
+  using V16 = hn::Vec<decltype(d16)>;
+  constexpr size_t kBytes = hn::MaxLanes(decltype(d8)());
+  const auto low_bits = hn::Set(d8, 15);
+  for (size_t v = 0; v < kCodeGroupKeys; v += kBytes) {
+    V16 both[kQueries];  // even bytes + 256 * odd bytes, less whole turns of 2^16
+    V16 odd[kQueries];
+    LOOPSERVE_UNROLL
+    for (int r = 0; r < kQueries; ++r) both[r] = odd[r] = hn::Zero(d16);
+    for (int p = 0; p < n_pairs; ++p) {
+      const auto code = hn::LoadU(d8, codes + p * kCodeGroupKeys + v);
+      const auto low = hn::And(code, low_bits);
+      const auto high = hn::And(hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, code))), low_bits);
+      LOOPSERVE_UNROLL
+      for (int r = 0; r < kQueries; ++r) {
+        const uint8_t* rows = tables[r].rows + p * 32;
+        const auto a = hn::BitCast(d16, hn::TableLookupBytes(hn::LoadDup128(d8, rows), low));
+        const auto b = hn::BitCast(d16, hn::TableLookupBytes(hn::LoadDup128(d8, rows + 16), high));
+        both[r] = hn::Add(both[r], hn::Add(a, b));
+        odd[r] = hn::Add(odd[r], hn::Add(hn::ShiftRight<8>(a), hn::ShiftRight<8>(b)));
+      }
+    }
+    LOOPSERVE_UNROLL
+    for (int r = 0; r < kQueries; ++r) {
+      alignas(64) uint16_t lanes[2][kBytes / 2];
+      hn::Store(hn::Sub(both[r], hn::ShiftLeft<8>(odd[r])), d16, lanes[0]);
+      hn::Store(odd[r], d16, lanes[1]);
+      for (size_t block = 0; block < kBytes / 16; ++block) {
+        hn::StoreU(hn::LoadU(d16x8, lanes[0] + block * 8), d16x8, sums[r] + v + block * 16);
+        hn::StoreU(hn::LoadU(d16x8, lanes[1] + block * 8), d16x8, sums[r] + v + block * 16 + 8);
+      }
+    }
+  }
+}
+#endif
+
+template <int kQueries>
+HWY_NOINLINE void ScoreGroups(const uint8_t* codes, int n_groups, int n_pairs, const CodeTables* tables, float* scores,
+                              int64_t stride) {
+  const Lanes16 d;
+  const hn::RebindToSigned<Lanes16> di;
+  const hn::Rebind<uint16_t, Lanes16> d16;
+  alignas(64) uint16_t sums[kQueries][kCodeGroupKeys];
+  for (int g = 0; g < n_groups; ++g, codes += static_cast<ptrdiff_t>(n_pairs) * kCodeGroupKeys) {
+    SumEntries<kQueries>(codes, n_pairs, tables, sums);
+    LOOPSERVE_UNROLL
+    for (int r = 0; r < kQueries; ++r) {
+      const auto base = hn::Set(d, tables[r].base);
+      const auto step = hn::Set(d, tables[r].step);
+      float* target = scores + r * stride + int64_t{g} * kCodeGroupKeys;
+      for (size_t i = 0; i < kCodeGroupKeys; i += hn::Lanes(d)) {
+        const auto sum = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d16, sums[r] + i)));
+        hn::StoreU(hn::MulAdd(sum, step, base), d, target + i);
+      }
+    }
+  }
+}
+
+void ScoreAllCodes(const uint8_t* codes, int n_groups, int n_pairs, const CodeTables* tables, int n_queries,
+                   float* scores, int64_t stride) {
+  // Four queries: as many as AVX2 has registers for; what is left over goes alone.
+  int r = 0;
+  for (; r + 4 <= n_queries; r += 4) {
+    ScoreGroups<4>(codes, n_groups, n_pairs, tables + r, scores + r * stride, stride);
+  }
+  switch (n_queries - r) {
+    case 3:
+      return ScoreGroups<3>(codes, n_groups, n_pairs, tables + r, scores + r * stride, stride);
+    case 2:
+      return ScoreGroups<2>(codes, n_groups, n_pairs, tables + r, scores + r * stride, stride);
+    case 1:
+      return ScoreGroups<1>(codes, n_groups, n_pairs, tables + r, scores + r * stride, stride);
+    default:
+      return;
+  }
+}
+
+/// Entries of all nibbles in f32, each row less its least; returns the sum of these, and the widest row in `range`.
+float MakeRows(const KeyCodebook& book, const float* q, float factor, float* HWY_RESTRICT rows, float* range) {
+  const Lanes16 d;
+  const size_t step = hn::Lanes(d);
+  const size_t n = static_cast<size_t>(book.n_nibbles()) * 16;
+  for (size_t i = 0; i < n; i += step) hn::StoreU(hn::Zero(d), d, rows + i);
+  for (const KeyCodebook::Place& place : book.places) {
+    const float* pattern = code_internal::kPatterns.level[place.bits][place.shift];
+    const auto weight = hn::Set(d, factor * q[place.element] * book.deviation[place.element]);
+    float* row = rows + size_t{place.nibble} * 16;
+    for (size_t i = 0; i < 16; i += step) {
+      hn::StoreU(hn::MulAdd(weight, hn::LoadU(d, pattern + i), hn::LoadU(d, row + i)), d, row + i);
+    }
+  }
+  float base = 0;
+  *range = 0;
+  for (float* row = rows; row < rows + n; row += 16) {
+    auto least = hn::LoadU(d, row);
+    auto most = least;
+    for (size_t i = step; i < 16; i += step) {
+      least = hn::Min(least, hn::LoadU(d, row + i));
+      most = hn::Max(most, hn::LoadU(d, row + i));
+    }
+    least = hn::MinOfLanes(d, least);
+    base += hn::GetLane(least);
+    *range = std::max(*range, hn::GetLane(hn::MaxOfLanes(d, most)) - hn::GetLane(least));
+    for (size_t i = 0; i < 16; i += step) hn::StoreU(hn::Sub(hn::LoadU(d, row + i), least), d, row + i);
+  }
+  return base;
+}
+
+void RoundRows(const float* HWY_RESTRICT rows, size_t n, float inverse_step, uint8_t* HWY_RESTRICT target) {
+  const Lanes16 d;
+  const hn::RebindToSigned<Lanes16> di;
+  const hn::Rebind<uint8_t, Lanes16> d8;
+  const auto inverse = hn::Set(d, inverse_step);
+  for (size_t i = 0; i < n; i += hn::Lanes(d)) {
+    const auto entry = hn::NearestInt(hn::Mul(hn::LoadU(d, rows + i), inverse));
+    hn::StoreU(hn::DemoteTo(d8, hn::Min(entry, hn::Set(di, 255))), d8, target + i);
+  }
+}
+
+float ExpAllGroups(float* HWY_RESTRICT scores, int n_groups, float* HWY_RESTRICT sums) {
+  const Lanes16 d;
+  const size_t step = hn::Lanes(d);
+  const size_t n = static_cast<size_t>(n_groups) * kCodeGroupKeys;
+  auto largest = hn::LoadU(d, scores);
+  auto sum = largest;  // is NaN as soon as one score is
+  for (size_t i = step; i < n; i += step) {
+    const auto x = hn::LoadU(d, scores + i);
+    largest = hn::Max(largest, x);
+    sum = hn::Add(sum, x);
+  }
+  const float total = hn::GetLane(hn::SumOfLanes(d, sum));
+  const float shift = std::isnan(total) ? total : hn::GetLane(hn::MaxOfLanes(d, largest));
+  const auto s = hn::Set(d, shift);
+  for (int g = 0; g < n_groups; ++g, scores += kCodeGroupKeys) {
+    auto group = hn::Zero(d);
+    for (size_t i = 0; i < kCodeGroupKeys; i += step) {
+      const auto weight = Exp2NonPositive(d, hn::Sub(hn::LoadU(d, scores + i), s));
+      hn::StoreU(weight, d, scores + i);
+      group = hn::Add(group, weight);
+    }
+    sums[g] = hn::GetLane(hn::SumOfLanes(d, group));
+  }
+  return shift;
+}
+
+void AddUp(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n,
+           float* HWY_RESTRICT total) {
+  const Lanes16 d;
+  const auto step = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t t = 0; t < n; t += step) {
+    auto sum = hn::Zero(d);
+    for (int r = 0; r < n_queries; ++r) {
+      sum = hn::MulAdd(hn::Set(d, factor[r]), hn::LoadU(d, weights + r * stride + t), sum);
+    }
+    hn::StoreU(sum, d, total + t);
+  }
+}
+
+int64_t FindAll(const float* total, int64_t n, float threshold, int32_t* HWY_RESTRICT found) {
+  const Lanes16 d;
+  const hn::RebindToSigned<Lanes16> di;
+  const auto step = static_cast<int64_t>(hn::Lanes(d));
+  const auto least = hn::Set(d, threshold);
+  int64_t count = 0;
+  for (int64_t t = 0; t < n; t += step) {
+    const auto mask = hn::Ge(hn::LoadU(d, total + t), least);
+    if (hn::AllFalse(d, mask)) continue;
+    count += static_cast<int64_t>(
+        hn::CompressStore(hn::Iota(di, static_cast<int32_t>(t)), hn::RebindMask(di, mask), di, found + count));
+  }
+  return count;
+}
+
+}  // namespace loopserve::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace loopserve {
+HWY_EXPORT(ScoreAllCodes);
+HWY_EXPORT(MakeRows);
+HWY_EXPORT(RoundRows);
+HWY_EXPORT(ExpAllGroups);
+HWY_EXPORT(AddUp);
+HWY_EXPORT(FindAll);
+
+using code_internal::ByteOfKey;
+using code_internal::Level;
+
+void EncodeKeys(const KeyCodebook& book, const float* keys, uint8_t* codes) {
+  std::memset(codes, 0, CodeGroupBytes(book.head_dim));
+  for (const KeyCodebook::Place& place : book.places) {
+    float thresholds[(1 << kMaxCodeBits) - 1];
+    const int n_levels = 1 << place.bits;
+    const float mean = book.mean[place.element];
+    const float deviation = book.deviation[place.element];
+    for (int i = 0; i + 1 < n_levels; ++i) {
+      thresholds[i] = mean + deviation * 0.5f * (Level(place.bits, i) + Level(place.bits, i + 1));
+    }
+    uint8_t* bytes = codes + place.nibble / 2 * kCodeGroupKeys;
+    const int shift = place.shift + place.nibble % 2 * 4;
+    for (int key = 0; key < kCodeGroupKeys; ++key) {
+      const float x = keys[static_cast<size_t>(key) * static_cast<size_t>(book.head_dim) + place.element];
+      int code = 0;
+      for (int i = 0; i + 1 < n_levels; ++i) code += x > thresholds[i] ? 1 : 0;
+      bytes[ByteOfKey(key)] = static_cast<uint8_t>(bytes[ByteOfKey(key)] | code << shift);
+    }
+  }
+}
+
+void DecodeKey(const KeyCodebook& book, const uint8_t* codes, int key, float* target) {
+  std::copy(book.mean.begin(), book.mean.end(), target);
+  for (const KeyCodebook::Place& place : book.places) {
+    const uint8_t byte = codes[place.nibble / 2 * kCodeGroupKeys + ByteOfKey(key)];
+    const int code = byte >> (place.shift + place.nibble % 2 * 4) & ((1 << place.bits) - 1);
+    target[place.element] += book.deviation[place.element] * Level(place.bits, code);
+  }
+}
+
+CodeTables MakeCodeTables(const KeyCodebook& book, const float* q, float factor, uint8_t* rows) {
+  constexpr int kMostElements = 512;
+  LS_CHECK(book.head_dim <= kMostElements && book.head_dim % 8 == 0);
+  alignas(64) float exact[kMostElements * 4];
+  CodeTables tables;
+  float range = 0;
+  tables.rows = rows;
+  tables.base = HWY_DYNAMIC_DISPATCH(MakeRows)(book, q, factor, exact, &range);
+  for (int i = 0; i < book.head_dim; ++i) tables.base += factor * q[i] * book.mean[static_cast<size_t>(i)];
+  const size_t n = CodeTableBytes(book.head_dim);
+  if (!(range <= FLT_MAX) || !std::isfinite(tables.base)) {
+    std::memset(rows, 0, n);
+    tables.base = NAN;
+    return tables;
+  }
+  tables.step = std::max(range, FLT_MIN) / 255.0f;
+  HWY_DYNAMIC_DISPATCH(RoundRows)(exact, n, 1.0f / tables.step, rows);
+  return tables;
+}
+
+void ScoreCodes(const uint8_t* codes, int n_groups, int head_dim, const CodeTables* tables, int n_queries,
+                float* scores, int64_t stride) {
+  LS_CHECK(n_queries >= 1 && n_queries <= kMaxCodeQueries);
+  HWY_DYNAMIC_DISPATCH(ScoreAllCodes)(codes, n_groups, head_dim / 8, tables, n_queries, scores, stride);
+}
+
+float ExpGroups(float* scores, int n_groups, float* sums) {
+  LS_CHECK(n_groups >= 1);
+  return HWY_DYNAMIC_DISPATCH(ExpAllGroups)(scores, n_groups, sums);
+}
+
+void AddUpWeights(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n, float* total) {
+  LS_CHECK(n % 16 == 0);
+  HWY_DYNAMIC_DISPATCH(AddUp)(weights, stride, factor, n_queries, n, total);
+}
+
+int64_t FindAtLeast(const float* total, int64_t n, float threshold, int32_t* found) {
+  LS_CHECK(n % 16 == 0);
+  return HWY_DYNAMIC_DISPATCH(FindAll)(total, n, threshold, found);
+}
+
+}  // namespace loopserve
+#endif  // HWY_ONCE

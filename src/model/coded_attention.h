@@ -1,0 +1,105 @@
+// Decode attention by coded keys: for every token each layer scores all keys by their codes, reads the heaviest
+// exactly, and lets the others count with their estimated weight and the mean value of their neighbours. So every key
+// takes part in every token, for a fraction of the bytes (docs/algorithm.md, "Decode").
+//
+// A layer of a step: Scan -> barrier -> Weigh -> barrier -> Attend -> barrier -> Merge, each called by every thread.
+// The work is split into pieces (a run of a KV head) whose results do not depend on who does them; which thread attends
+// a piece depends on n_threads alone. Thread rule: one owner; nothing is allocated between BeginStep and the next.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "loopserve/status.h"
+#include "src/base/aligned_buffer.h"
+#include "src/kernels/attention.h"
+#include "src/model/dialogue.h"
+#include "src/model/hyper_params.h"
+#include "src/selection/decode/heaviest.h"
+
+namespace loopserve {
+
+class CodedAttention {
+ public:
+  CodedAttention(const HyperParams& params, int n_threads);
+  ~CodedAttention();
+
+  /// Prepares a step of one row at `position`, which need not be stored yet. mark_seen: remember which keys each layer
+  /// reads exactly. kResourceExhausted.
+  Status BeginStep(const Dialogue& dialogue, int64_t position, bool mark_seen);
+
+  /// Scores of all coded keys; q: f32 [n_heads][head_dim]. Threads other than the first may begin before the step's row
+  /// is stored; the first must have stored it.
+  void Scan(int layer, const float* q, int thread);
+  /// From scores to what each key weighs to its KV head (or query head), and how many weigh how much.
+  void Weigh(int thread);
+  /// Chooses and attends; `kv`: [n_kv_heads] views of the layer with the step's row.
+  void Attend(const KvHeadView* kv, int thread);
+  /// This thread's share of heads, into out: f32 [n_heads][head_dim].
+  void Merge(float* out, int thread);
+
+  /// What the last layer read, in keys of a KV head: exact keys, and codes by their bytes. All KV heads together.
+  double KeysRead() const;
+  /// Marks of the keys that `head` of `layer` read exactly in the last step (with mark_seen): [position + 1].
+  const uint8_t* Seen(int layer, int head) const;
+
+ private:
+  struct ThreadState;
+  struct Piece {
+    int kv_head;
+    int run;
+  };
+  int64_t n_pieces() const { return int64_t{n_runs_} * params_.n_kv_heads; }
+  Piece PieceAt(int64_t i) const {
+    return {static_cast<int>(i % params_.n_kv_heads), static_cast<int>(i / params_.n_kv_heads)};
+  }
+  /// Groups of a run that are scanned: the newest keys are read exactly.
+  int ScannedGroups(int run) const;
+  float* ScoresOf(int head, int run) { return scores_.data() + int64_t{head} * n_scanned_ + run * CodedKeys::kRunKeys; }
+  float* GroupSums(int head, int run) {
+    return group_sums_.data() + (int64_t{head} * n_scanned_ + run * CodedKeys::kRunKeys) / kCodeGroupKeys;
+  }
+  float* Partials(int part) {
+    return reinterpret_cast<float*>(partials_.data()) + static_cast<size_t>(part) * part_floats_;
+  }
+  void ScanPiece(int layer, const float* q, const Piece& piece, ThreadState& state);
+  void AttendAlways(const KvHeadView& kv, int kv_head);
+  void FindShares(ThreadState& state) const;
+  void AttendPiece(const KvHeadView& kv, const Piece& piece, int unit, const WeightCut& cut, int thread);
+  void MarkAlways();
+  size_t RunHead(int run, int head) const {
+    return static_cast<size_t>(run) * static_cast<size_t>(params_.n_heads) + static_cast<size_t>(head);
+  }
+  size_t SeenBegin(int layer, int unit) const {
+    return static_cast<size_t>(int64_t{layer} * n_units_ + unit) * static_cast<size_t>(position_ + 1);
+  }
+
+  const HyperParams& params_;
+  const int n_threads_;
+  const int group_;  // query heads of a KV head
+  int n_units_ = 0;  // choices of a layer: one for each KV head, or for each query head
+  int unit_heads_ = 0;
+  // The step.
+  const Dialogue* dialogue_ = nullptr;
+  int64_t position_ = 0;
+  int64_t n_scanned_ = 0;  // keys that are looked through; those behind them, and the sinks, are always read
+  int n_runs_ = 0;
+  int64_t wanted_ = 0;  // keys of a choice besides
+  size_t part_floats_ = 0;
+  bool mark_seen_ = false;
+  std::vector<int32_t> always_;
+  // The layer.
+  int layer_ = 0;
+  const float* q_ = nullptr;
+  std::atomic<int64_t> next_piece_{0};
+  std::vector<float> scores_;          // [n_heads][n_scanned]: scores, then weights relative to the run's largest
+  std::vector<float> group_sums_;      // [n_heads][n_scanned / kCodeGroupKeys]: what is not read exactly, after Attend
+  std::vector<float> totals_;          // [n_units][n_scanned]
+  std::vector<float> largest_, sums_;  // [n_runs + 1][n_heads]: of runs, and last of what is always read
+  AlignedBuffer partials_;             // [2 n_threads + 1][n_heads]: exact and estimated of each thread, always read
+  std::vector<ThreadState> states_;
+  std::vector<uint8_t> seen_;  // [n_layers][n_units][position + 1]
+};
+
+}  // namespace loopserve

@@ -1,0 +1,101 @@
+#include "src/model/decode_sparsity.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+
+#include "src/base/check.h"
+#include "src/base/clock.h"
+#include "src/kernels/key_list.h"
+#include "src/kernels/row_scores.h"
+
+namespace loopserve {
+namespace {
+
+/// Contexts up to this part longer than the budget are read in full: too little would be saved.
+constexpr int64_t kMinSaving = 4;  // a quarter
+
+bool IsWorthwhile(const DecodeSettings& settings, int64_t n_keys) {
+  return settings.budget > 0 && n_keys >= settings.min_keys && n_keys > settings.budget + settings.budget / kMinSaving;
+}
+
+}  // namespace
+
+DecodeSparsity::DecodeSparsity(const Model& model, ComputeThreads& threads)
+    : model_(model), threads_(threads), keeper_(model, threads), coded_(model.params(), threads.n_threads()) {}
+
+Status DecodeSparsity::Begin(Dialogue& dialogue, bool measure, double* selection_ms) {
+  const DecodeSettings& settings = dialogue.policy.decode();
+  dialogue.EndAnswer();
+  measure_ = measure;
+  if (!IsWorthwhile(settings, dialogue.cache.n_tokens())) return Status::Ok();
+  const auto start = Clock::now();
+  Status status;
+  if (settings.method == DecodeSettings::Method::kCodedKeys) {
+    Result<bool> usable = dialogue.coded_keys.Extend(dialogue.cache, dialogue.queries, model_.params(), threads_);
+    if (usable.ok()) dialogue.reads_coded_keys = *usable;
+    status = usable.status();
+  } else {
+    status = keeper_.Begin(dialogue);
+  }
+  *selection_ms += MillisecondsSince(start);
+  return status;
+}
+
+Status DecodeSparsity::BeginStep(Dialogue& dialogue, double* selection_ms) {
+  if (!dialogue.reads_coded_keys) return keeper_.Renew(dialogue, selection_ms);
+  const auto start = Clock::now();
+  LS_ASSIGN_OR_RETURN(dialogue.reads_coded_keys,
+                      dialogue.coded_keys.Extend(dialogue.cache, dialogue.queries, model_.params(), threads_));
+  if (dialogue.reads_coded_keys) LS_RETURN_IF_ERROR(coded_.BeginStep(dialogue, dialogue.cache.n_tokens(), measure_));
+  *selection_ms += MillisecondsSince(start);
+  return Status::Ok();
+}
+
+DecodeSparsity::Reads DecodeSparsity::Of(const Dialogue& dialogue, int layer) const {
+  if (model_.params().window(layer) > 0 || !dialogue.decodes_sparsely()) return Reads::kEverything;
+  return dialogue.reads_coded_keys ? Reads::kCodedKeys : Reads::kWorkingSet;
+}
+
+double DecodeSparsity::SeenShare(const Dialogue& dialogue, int layer, int kv_head) const {
+  const HyperParams& p = model_.params();
+  const int64_t n_keys = dialogue.cache.n_tokens();
+  const float* q = dialogue.queries.Find(layer, n_keys - 1);
+  if (q == nullptr) return 0;
+  const KvHeadView kv = dialogue.cache.View(layer, kv_head, n_keys);
+  const int group = p.n_heads / p.n_kv_heads;
+  const bool by_codes = dialogue.reads_coded_keys;
+  const std::vector<uint8_t> of_set =
+      by_codes ? std::vector<uint8_t>() : WorkingSetKeeper::Seen(dialogue, layer, kv_head);
+  const auto n = static_cast<size_t>(n_keys);
+  std::vector<float> scores((n + 15) / 16 * 16);
+  double share = 0;
+  for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    const float* query = q + int64_t{head} * p.head_dim;
+    ScoreKeys(kv, &query, 1, p.attention_scale, n_keys, scores.data(), static_cast<int64_t>(scores.size()));
+    std::fill(scores.begin() + static_cast<ptrdiff_t>(n), scores.end(), -HUGE_VALF);
+    const float sum = ExpInPlace(scores.data(), scores.size(), LargestScore(scores.data(), n, -FLT_MAX));
+    const uint8_t* seen = by_codes ? coded_.Seen(layer, head) : of_set.data();
+    double held = 0;
+    for (size_t t = 0; t < n; ++t) held += seen[t] != 0 ? scores[t] : 0.0f;
+    share += held / sum / group;
+  }
+  return share;
+}
+
+Result<std::vector<double>> DecodeSparsity::MeasureCoverage(Dialogue& dialogue) {
+  LS_CHECK(measure_);
+  const HyperParams& p = model_.params();
+  std::vector<int> layers;
+  for (int layer = 0; layer < p.n_layers; ++layer) {
+    if (Of(dialogue, layer) != Reads::kEverything) layers.push_back(layer);
+  }
+  std::vector<double> shares(layers.size() * static_cast<size_t>(p.n_kv_heads), 0.0);
+  LS_RETURN_IF_ERROR(threads_.ForItems(static_cast<int64_t>(shares.size()), [&](int64_t i, int) {
+    const auto layer = static_cast<size_t>(i / p.n_kv_heads);
+    shares[static_cast<size_t>(i)] = SeenShare(dialogue, layers[layer], static_cast<int>(i % p.n_kv_heads));
+  }));
+  return shares;
+}
+
+}  // namespace loopserve

@@ -1,0 +1,45 @@
+// Which keys the steps of an answer read: by working sets (paper's Algorithm 2) or by coded keys, as the policy says.
+// Thread rule: one owner.
+#pragma once
+
+#include <vector>
+
+#include "src/model/coded_attention.h"
+#include "src/model/compute_threads.h"
+#include "src/model/dialogue.h"
+#include "src/model/model.h"
+#include "src/model/working_set.h"
+
+namespace loopserve {
+
+class DecodeSparsity {
+ public:
+  /// What the attention of a layer reads in a step.
+  enum class Reads { kEverything, kWorkingSet, kCodedKeys };
+
+  DecodeSparsity(const Model& model, ComputeThreads& threads);
+
+  /// An answer begins: chooses, or codes, if the dialogue's policy has a budget and the context is long enough; else
+  /// steps read everything. measure: MeasureCoverage will be called. kResourceExhausted leaves the latter.
+  Status Begin(Dialogue& dialogue, bool measure, double* selection_ms);
+  /// Before a step of one row.
+  Status BeginStep(Dialogue& dialogue, double* selection_ms);
+  Reads Of(const Dialogue& dialogue, int layer) const;
+  CodedAttention& coded() { return coded_; }
+
+  /// For every sparse layer and KV head the true share of attention weight (mean of its group) that the step just run
+  /// could see exactly: the queries of position n_tokens - 1 over all keys. Slow: for measuring.
+  Result<std::vector<double>> MeasureCoverage(Dialogue& dialogue);
+
+ private:
+  /// The share of the newest query's weight on marked keys, mean over the heads of a KV head.
+  double SeenShare(const Dialogue& dialogue, int layer, int kv_head) const;
+
+  const Model& model_;
+  ComputeThreads& threads_;
+  WorkingSetKeeper keeper_;
+  CodedAttention coded_;
+  bool measure_ = false;
+};
+
+}  // namespace loopserve
