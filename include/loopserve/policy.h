@@ -27,13 +27,11 @@ struct PrefillSettings {
   /// nearer to dense and slower. Key `alpha`. Methods without it have 0.955 here, at which only the floor is measured
   /// (SyncStats::floor_density).
   double alpha = 1;
-  /// Rows whose exact attention decides. kLines: of a turn, 1 to 4096; kTiles: of a block, 1 to 6. More: a better
-  /// choice that takes longer. Key `rows`.
+  /// Rows whose attention decides. kLines: rows of a turn, exactly, 1 to 4096; kTiles: rows of a block, against
+  /// summaries of the tiles, 1 to 96. More: a better choice that takes longer. Key `rows`.
   int sample_rows = 0;
   /// Turns whose rows see fewer keys than this are dense: choosing would cost more than it saves. Key `min_keys`.
   int64_t min_keys = 0;
-  /// kTiles: weight of what the block of rows before attended, against the block's own sample, in [0, 4]. Key `hint`.
-  double hint = 0;
   /// kMInference: vertical and slash lines of every query head, at most as many as there are keys. Higher: nearer to
   /// dense and slower; as many slashes as keys are dense. Keys `columns`, from 30, and `slashes`, from 50.
   int64_t columns = 0;

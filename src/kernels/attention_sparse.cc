@@ -61,48 +61,8 @@ void ForScores(const AttentionProblem& problem, AttentionMath math, const std::b
 
 size_t SparseScratchBytes(int head_dim, int64_t n_keys, AttentionMath math) {
   return SparseItemBytes(head_dim, math) + 2 * GatherBytes(head_dim, math) +
-         sizeof(float) * (RoundUp64(TileSumFloats(n_keys)) + RoundUp64(KeyListPartialFloats(head_dim)) +
+         sizeof(float) * (RoundUp64(TileWeightFloats(n_keys)) + RoundUp64(KeyListPartialFloats(head_dim)) +
                           RoundUp64(static_cast<size_t>(head_dim)) + kMaxListedKeys);
-}
-
-void TileMass(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, int head,
-              std::span<const int64_t> rows, float* mass, std::byte* scratch) {
-  const KvHeadView& kv = problem.kv[head / (problem.n_heads / problem.n_kv_heads)];
-  const SparseScratch s = CutSparse(problem.head_dim, kv.n_keys, math, scratch);
-  const int64_t end = problem.first_position + rows.back() + 1;
-  const int64_t n_tiles = ChoiceTiles(end);
-  const int64_t row_tiles = PaddedKeys(end) / kChoiceTileKeys;
-  const int64_t step = TileKeys(problem.head_dim);
-  float* step_max = s.tile_sums + kTileRows * row_tiles;
-  const int64_t n_steps = (end + step - 1) / step;
-  float max[kTileRows];
-  std::fill_n(max, kTileRows, -FLT_MAX);
-  ForScores(problem, math, packed, head, rows, s,
-            [&](int64_t first, int64_t padded, const float* scores, size_t i, int64_t n) {
-              // Sums are relative to the step's own maximum; which one is the row's is known at the end.
-              const auto row = static_cast<int64_t>(i);
-              const float largest = LargestScore(scores, static_cast<size_t>(n), -FLT_MAX);
-              step_max[row * n_steps + first / step] = largest;
-              max[i] = std::max(max[i], largest);
-              TileExpSums(scores, static_cast<size_t>(padded), largest,
-                          s.tile_sums + row * row_tiles + first / kChoiceTileKeys);
-            });
-  std::fill_n(mass, n_tiles, 0.0f);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const auto row = static_cast<int64_t>(i);
-    float* sums = s.tile_sums + row * row_tiles;
-    float total = 0;
-    for (int64_t c = 0; c < n_steps; ++c) {
-      const float factor = std::exp2(step_max[row * n_steps + c] - max[i]);
-      const int64_t last = std::min(n_tiles, (c + 1) * step / kChoiceTileKeys);
-      for (int64_t t = c * step / kChoiceTileKeys; t < last; ++t) {
-        sums[t] *= factor;
-        total += sums[t];
-      }
-    }
-    const float share = 1.0f / total;
-    for (int64_t t = 0; t < n_tiles; ++t) mass[t] += sums[t] * share;
-  }
 }
 
 void AttendTiles(const AttentionProblem& problem, AttentionMath math, const std::byte* data, const RowBlock& block,

@@ -33,12 +33,6 @@ inline int64_t ChoiceTiles(int64_t n_keys) { return (n_keys + kChoiceTileKeys - 
 /// Scratch bytes that one thread needs for the functions below, for a cache of n_keys keys (64-byte aligned).
 size_t SparseScratchBytes(int head_dim, int64_t n_keys, AttentionMath math);
 
-/// The exact softmax of up to kMaxSampledRows rows of `head` (ascending), added up over tiles of keys:
-/// mass[t] = sum over the rows of their weight on tile t, f32 [ChoiceTiles(last row's position + 1)], overwritten.
-/// packed: the KV head's buffer from PackKv.
-void TileMass(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, int head,
-              std::span<const int64_t> rows, float* mass, std::byte* scratch);
-
 /// Writes problem.out for `block`, attending only keys of `tiles` (ascending indices) at or before each row.
 void AttendTiles(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, const RowBlock& block,
                  std::span<const int32_t> tiles, std::byte* scratch);

@@ -32,19 +32,6 @@ float Largest(const float* HWY_RESTRICT scores, size_t n, float floor) {
   return result;
 }
 
-void ExpSums(const float* HWY_RESTRICT scores, size_t n, float shift, float* HWY_RESTRICT sums) {
-  const Lanes16 d;
-  const size_t step = hn::Lanes(d);
-  const auto s = hn::Set(d, shift);
-  for (size_t i = 0; i < n; i += kChoiceTileKeys) {
-    auto sum = hn::Zero(d);
-    for (size_t j = 0; j < kChoiceTileKeys; j += step) {
-      sum = hn::Add(sum, Exp2NonPositive(d, hn::Sub(hn::LoadU(d, scores + i + j), s)));
-    }
-    sums[i / kChoiceTileKeys] = hn::GetLane(hn::SumOfLanes(d, sum));
-  }
-}
-
 float ExpOf(float* HWY_RESTRICT scores, size_t n, float shift) {
   const Lanes16 d;
   const size_t step = hn::Lanes(d);
@@ -64,14 +51,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace loopserve {
 HWY_EXPORT(Largest);
-HWY_EXPORT(ExpSums);
 HWY_EXPORT(ExpOf);
 
 float LargestScore(const float* scores, size_t n, float floor) {
   return HWY_DYNAMIC_DISPATCH(Largest)(scores, n, floor);
-}
-void TileExpSums(const float* scores, size_t n, float shift, float* sums) {
-  HWY_DYNAMIC_DISPATCH(ExpSums)(scores, n, shift, sums);
 }
 float ExpInPlace(float* scores, size_t n, float shift) { return HWY_DYNAMIC_DISPATCH(ExpOf)(scores, n, shift); }
 

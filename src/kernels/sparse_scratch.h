@@ -6,6 +6,7 @@
 #include <cstring>
 #include <span>
 
+#include "hwy/cache_control.h"
 #include "src/base/check.h"
 #include "src/kernels/attention_item.h"
 #include "src/kernels/key_list.h"
@@ -20,15 +21,16 @@ inline size_t RoundUp64(size_t n) { return (n + 63) / 64 * 64; }
 /// Keys that are attended as one list, at most.
 inline constexpr int64_t kMaxListedKeys = 4096;
 
-/// A thread's scratch: the rows on their way, the gathered keys and values of one step, and the sums of a sampled row.
+/// A thread's scratch: the rows on their way, the gathered keys and values of one step, and the weights of estimated
+/// tiles.
 struct SparseScratch {
   ItemState rows;
   std::byte* keys;  // packed, kMaxTileKeys keys
   std::byte* values;
-  float* tile_sums;   // [kTileRows, tiles], and after them the maximum of each step [kTileRows, steps]
-  float* partial;     // KeyListPartialFloats
-  int32_t* key_list;  // [kMaxListedKeys]
-  float* query;       // f32 [head_dim]
+  float* tile_weights;  // [kTileRows, tiles rounded up to 64]
+  float* partial;       // KeyListPartialFloats
+  int32_t* key_list;    // [kMaxListedKeys]
+  float* query;         // f32 [head_dim]
 };
 
 inline size_t SparseItemBytes(int head_dim, AttentionMath math) {
@@ -37,9 +39,8 @@ inline size_t SparseItemBytes(int head_dim, AttentionMath math) {
 inline size_t GatherBytes(int head_dim, AttentionMath math) {
   return size_t{kMaxTileKeys} * PaddedHeadDim(head_dim) * ElementBytes(math);
 }
-inline size_t TileSumFloats(int64_t n_keys) {
-  const auto tiles = static_cast<size_t>(PaddedKeys(n_keys) / kChoiceTileKeys);
-  return kTileRows * (tiles + tiles / 8 + 16);
+inline size_t TileWeightFloats(int64_t n_keys) {
+  return size_t{kTileRows} * static_cast<size_t>(PaddedKeys((n_keys + kChoiceTileKeys - 1) / kChoiceTileKeys));
 }
 
 inline SparseScratch CutSparse(int head_dim, int64_t n_keys, AttentionMath math, std::byte* scratch) {
@@ -47,8 +48,8 @@ inline SparseScratch CutSparse(int head_dim, int64_t n_keys, AttentionMath math,
   s.rows = CutScratch(head_dim, scratch);
   s.keys = scratch + SparseItemBytes(head_dim, math);
   s.values = s.keys + GatherBytes(head_dim, math);
-  s.tile_sums = reinterpret_cast<float*>(s.values + GatherBytes(head_dim, math));
-  s.partial = s.tile_sums + RoundUp64(TileSumFloats(n_keys));
+  s.tile_weights = reinterpret_cast<float*>(s.values + GatherBytes(head_dim, math));
+  s.partial = s.tile_weights + RoundUp64(TileWeightFloats(n_keys));
   s.query = s.partial + RoundUp64(KeyListPartialFloats(head_dim));
   s.key_list = reinterpret_cast<int32_t*>(s.query + RoundUp64(static_cast<size_t>(head_dim)));
   return s;
@@ -88,19 +89,32 @@ struct SparseStep {
   const std::byte* values;
 };
 
-/// Copies tile `source` into place `target` of a packed buffer. A group is [steps][64 keys] of 4-byte elements (an f32,
-/// or a pair of bf16), a tile 16 neighbouring columns of it.
+// A group is [steps][64 keys] of 4-byte elements (an f32, or a pair of bf16), a tile 16 neighbouring columns of it.
+inline constexpr size_t kGroupRowBytes = kPackGroupKeys * 4;
+inline constexpr size_t kTileRowBytes = kChoiceTileKeys * 4;
+inline const std::byte* KeysOfTile(const PackedView& from, int64_t tile) {
+  return from.Key(tile / kTilesPerGroup * kPackGroupKeys) + static_cast<size_t>(tile % kTilesPerGroup) * kTileRowBytes;
+}
+
+/// Copies tile `source` into place `target` of a packed buffer.
 inline void CopyTile(const PackedView& from, int64_t source, int64_t target, std::byte* keys, std::byte* values) {
-  constexpr size_t kRowBytes = kPackGroupKeys * 4;
-  constexpr size_t kTileBytes = kChoiceTileKeys * 4;
   const size_t steps = from.key_bytes() / 4;
-  const std::byte* s =
-      from.Key(source / kTilesPerGroup * kPackGroupKeys) + static_cast<size_t>(source % kTilesPerGroup) * kTileBytes;
+  const std::byte* s = KeysOfTile(from, source);
   std::byte* t = keys + static_cast<size_t>(target / kTilesPerGroup * kPackGroupKeys) * from.key_bytes() +
-                 static_cast<size_t>(target % kTilesPerGroup) * kTileBytes;
-  for (size_t k = 0; k < steps; ++k, s += kRowBytes, t += kRowBytes) std::memcpy(t, s, kTileBytes);
+                 static_cast<size_t>(target % kTilesPerGroup) * kTileRowBytes;
+  for (size_t k = 0; k < steps; ++k, s += kGroupRowBytes, t += kGroupRowBytes) std::memcpy(t, s, kTileRowBytes);
   const size_t bytes = kChoiceTileKeys * from.value_bytes();
   std::memcpy(values + static_cast<size_t>(target) * bytes, from.Value(source * kChoiceTileKeys), bytes);
+}
+
+/// Asks for a tile that is copied soon: chosen tiles lie far apart, where no cache expects them. Measured for a block
+/// of 96 rows over a quarter of the tiles, head_dim 64, bf16: 3 % of the time at 3,000 keys, 5 % at 10,000, 8 % at
+/// 30,000.
+inline void PrefetchTile(const PackedView& from, int64_t tile) {
+  const std::byte* keys = KeysOfTile(from, tile);
+  for (size_t k = 0; k < from.key_bytes() / 4; ++k) hwy::Prefetch(keys + k * kGroupRowBytes);
+  const std::byte* values = from.Value(tile * kChoiceTileKeys);
+  for (size_t k = 0; k < kChoiceTileKeys * from.value_bytes(); k += 64) hwy::Prefetch(values + k);
 }
 
 /// The keys and values of ascending tiles, at most a step's: where they lie if they are neighbours, else copied.
@@ -108,7 +122,11 @@ inline SparseStep GatherTiles(const PackedView& packed, std::span<const int32_t>
   const int64_t first = tiles.front();
   const bool in_place = first % kTilesPerGroup == 0 && tiles.back() - first + 1 == static_cast<int64_t>(tiles.size());
   if (in_place) return {packed.Key(first * kChoiceTileKeys), packed.Value(first * kChoiceTileKeys)};
-  for (size_t i = 0; i < tiles.size(); ++i) CopyTile(packed, tiles[i], static_cast<int64_t>(i), s.keys, s.values);
+  constexpr size_t kAhead = 2;
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    if (i + kAhead < tiles.size()) PrefetchTile(packed, tiles[i + kAhead]);
+    CopyTile(packed, tiles[i], static_cast<int64_t>(i), s.keys, s.values);
+  }
   return {s.keys, s.values};
 }
 

@@ -22,7 +22,8 @@ namespace loopserve {
 /// like.
 struct PrefillThread {
   AlignedBuffer scratch;  ///< SparseScratchBytes, or PrefillScratchBytes where the policy is dense
-  std::vector<float> mass, mass_before, estimate;
+  std::vector<float> mass;
+  std::vector<uint64_t> ranks;
   std::vector<int32_t> tiles, blocks;
   std::vector<float> weights;                        ///< of the rows that decide
   std::vector<float> row_weights, row_out, partial;  ///< of the row that is measured

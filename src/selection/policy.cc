@@ -74,11 +74,8 @@ constexpr Knob kLineRows = {"rows", [](std::string_view text, PrefillSettings* p
                               return SetNumber(text, 1, 4096, false, &prefill->sample_rows);
                             }};
 constexpr Knob kTileRows = {"rows", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
-                              return SetNumber(text, 1, 6, false, &prefill->sample_rows);
+                              return SetNumber(text, 1, 96, false, &prefill->sample_rows);
                             }};
-constexpr Knob kHint = {"hint", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
-                          return SetNumber(text, 0.0, 4.0, false, &prefill->hint);
-                        }};
 constexpr Knob kColumns = {"columns", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
                              return SetNumber<int64_t>(text, 30, kMostTokens, false, &prefill->columns);
                            }};
@@ -134,8 +131,8 @@ constexpr std::array<std::string_view, 1> kMInferenceNames = {"minference"};
 constexpr std::array<std::string_view, 1> kFlexPrefillNames = {"flexprefill"};
 constexpr std::array<std::string_view, 1> kXAttentionNames = {"xattention"};
 constexpr std::array<Knob, 7> kPaperKnobs = {kAlpha, kLineRows, kMinKeys, kSeed, kBudget, kInterval, kQueries};
-constexpr std::array<Knob, 10> kLoopServeKnobs = {kAlpha,  kTileRows,      kMinKeys, kHint,   kSeed,
-                                                  kBudget, kDecodeMinKeys, kQueries, kRecent, kPerQueryHead};
+constexpr std::array<Knob, 9> kLoopServeKnobs = {kAlpha,         kTileRows, kMinKeys, kSeed,        kBudget,
+                                                 kDecodeMinKeys, kQueries,  kRecent,  kPerQueryHead};
 
 constexpr std::array<Knob, 6> kMInferenceKnobs = {kColumns, kSlashes, kMinKeys, kBudget, kInterval, kQueries};
 constexpr std::array<Knob, 7> kFlexPrefillKnobs = {kGamma, kTau, kMinBudget, kMinKeys, kBudget, kInterval, kQueries};
@@ -147,11 +144,11 @@ constexpr double kFloorAlpha = 0.955;
 constexpr std::array<PolicyKind, 6> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
-     {.method = Method::kTiles, .alpha = 0.955, .sample_rows = 6, .min_keys = 2048, .hint = 0.5, .seed = 0},
+     {.method = Method::kTiles, .alpha = 0.95, .sample_rows = 24, .min_keys = 2048, .seed = 0},
      {.method = DecodeSettings::Method::kCodedKeys, .budget = 1024, .min_keys = 4096, .queries = 16, .recent = 64}},
     {kPaperNames,
      kPaperKnobs,
-     {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .hint = 0, .seed = 0},
+     {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .seed = 0},
      {.budget = 1024, .interval = 16, .queries = 16}},
     {kMInferenceNames,
      kMInferenceKnobs,

@@ -41,7 +41,7 @@ TEST(PolicyTest, ParsesEveryNameAndItsCanonicalForm) {
 
 TEST(PolicyTest, KnobsReachTheSettings) {
   const Result<Policy> policy = Policy::Parse(
-      "loopserve:alpha=0.5,rows=3,min_keys=7,hint=0.25,seed=9,budget=11,decode_min_keys=12,queries=2,"
+      "loopserve:alpha=0.5,rows=3,min_keys=7,seed=9,budget=11,decode_min_keys=12,queries=2,"
       "recent=13,per_query_head=1");
   ASSERT_TRUE(policy.ok()) << policy.status().message();
   EXPECT_FALSE(policy->is_dense());
@@ -49,7 +49,6 @@ TEST(PolicyTest, KnobsReachTheSettings) {
   EXPECT_EQ(policy->prefill().alpha, 0.5);
   EXPECT_EQ(policy->prefill().sample_rows, 3);
   EXPECT_EQ(policy->prefill().min_keys, 7);
-  EXPECT_EQ(policy->prefill().hint, 0.25);
   EXPECT_EQ(policy->prefill().seed, 9u);
   EXPECT_EQ(policy->decode().budget, 11);
   EXPECT_EQ(policy->decode().method, DecodeSettings::Method::kCodedKeys);
@@ -142,10 +141,10 @@ TEST(PolicyTest, SaysWhatIsWrong) {
       {"loopserve:alpha=1.01", "alpha must be a number above 0 to 1"},
       {"loopserve:alpha=nan", "alpha must be a number above 0 to 1, not 'nan'"},
       {"loopserve:alpha=0.9x", "alpha must be a number above 0 to 1"},
-      {"loopserve:rows=7", "rows must be a whole number from 1 to 6"},
-      {"loopserve:rows=1.5", "rows must be a whole number from 1 to 6"},
+      {"loopserve:rows=97", "rows must be a whole number from 1 to 96"},
+      {"loopserve:rows=1.5", "rows must be a whole number from 1 to 96"},
       {"paper:rows=5000", "rows must be a whole number from 1 to 4096"},
-      {"paper:hint=1", "unknown key 'hint'; paper takes alpha, rows"},
+      {"paper:threshold=1", "unknown key 'threshold'; paper takes alpha, rows"},
       {"loopserve:budget=-1", "budget must be a whole number from 0"},
       {"loopserve:budget=99999999999999999999", "budget must be a whole number from 0"},
       {"paper:interval=0", "interval must be a whole number from 1 to 4096"},
@@ -163,7 +162,7 @@ TEST(PolicyTest, SaysWhatIsWrong) {
       {"xattention:threshold=2", "threshold must be a number above 0 to 1"},
       {"xattention:stride=5", "stride must be one of 4, 8, 16, not '5'"},
       {"xattention:block=256", "block must be one of 64, 128, not '256'"},
-      {"loopserve:hint=inf", "hint must be a number from 0 to 4"},
+      {"loopserve:recent=inf", "recent must be a number from 0 to 1"},
   };
   for (const auto& c : kCases) {
     const Result<Policy> policy = Policy::Parse(c.spec);

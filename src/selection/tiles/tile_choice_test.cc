@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -13,16 +14,30 @@ namespace {
 
 using ::testing::ElementsAre;
 
-std::vector<int32_t> Choose(const std::vector<float>& mass, int64_t first_own, double alpha, double hint = 0,
-                            const std::vector<float>& before = {}, int64_t shift = 0) {
-  TileProblem problem;
-  problem.mass = mass;
-  problem.mass_before = before;
-  problem.shift_tiles = shift;
-  problem.first_own_tile = first_own;
-  std::vector<float> scratch;
+std::vector<int32_t> Choose(const std::vector<float>& mass, int64_t first_own, double alpha) {
+  std::vector<uint64_t> scratch;
   std::vector<int32_t> tiles;
-  ChooseTiles(problem, alpha, hint, &scratch, &tiles);
+  ChooseTiles({mass, first_own}, alpha, &scratch, &tiles);
+  return tiles;
+}
+
+/// The definition: tiles in order of weight, one after another.
+std::vector<int32_t> PlainTiles(const std::vector<float>& mass, int64_t first_own, double alpha) {
+  const auto n_tiles = static_cast<int64_t>(mass.size());
+  std::vector<int32_t> order;
+  for (int64_t t = 1; t < first_own; ++t) order.push_back(static_cast<int32_t>(t));
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return mass[static_cast<size_t>(a)] > mass[static_cast<size_t>(b)]; });
+  std::vector<int32_t> tiles = {0};
+  for (int64_t t = first_own; t < n_tiles; ++t) tiles.push_back(static_cast<int32_t>(t));
+  double held = 0;
+  for (const int32_t tile : tiles) held += mass[static_cast<size_t>(tile)];
+  const double wanted = alpha * std::accumulate(mass.begin(), mass.end(), 0.0);
+  for (size_t i = 0; i < order.size() && held < wanted; ++i) {
+    tiles.push_back(order[i]);
+    held += mass[static_cast<size_t>(order[i])];
+  }
+  std::sort(tiles.begin(), tiles.end());
   return tiles;
 }
 
@@ -59,13 +74,20 @@ TEST(TileChoiceTest, IsTheSmallestChoiceThatHoldsTheShare) {
   }
 }
 
-TEST(TileChoiceTest, HintBringsWhatTheBlockBeforeMet) {
-  // The sample sees tile 1; the block before met tile 2 (a column) and, shifted by 2, tile 3 (a slash at tile 1).
-  const std::vector<float> mass = {0.1f, 0.5f, 0, 0, 0, 0.4f};
-  const std::vector<float> before = {0, 1, 1, 0};
-  EXPECT_THAT(Choose(mass, 5, 0.99), ElementsAre(0, 1, 5));
-  const std::vector<int32_t> hinted = Choose(mass, 5, 0.99, 1.0, before, 2);
-  EXPECT_THAT(hinted, ElementsAre(0, 1, 2, 3, 4, 5));
+// Weights are multiples of 1/8, so that no order of adding them up matters, with many ties and zeros.
+TEST(TileChoiceTest, IsTheGreedyOneTileAfterAnother) {
+  std::mt19937 random(7);
+  for (const size_t n : {2u, 3u, 4u, 9u, 64u, 301u}) {
+    for (int trial = 0; trial < 40; ++trial) {
+      std::vector<float> mass(n);
+      for (float& x : mass) x = static_cast<float>(random() % (trial % 2 == 0 ? 4 : 1000)) / 8.0f;
+      const auto first_own = static_cast<int64_t>(2 + random() % (n - 1));
+      if (first_own > static_cast<int64_t>(n)) continue;
+      for (const double alpha : {0.125, 0.5, 0.875, 0.9375, 0.999}) {
+        EXPECT_EQ(Choose(mass, first_own, alpha), PlainTiles(mass, first_own, alpha)) << n << " " << alpha;
+      }
+    }
+  }
 }
 
 TEST(TileChoiceTest, WhatIsNotFiniteIsComputedInFull) {
