@@ -33,13 +33,6 @@ std::u32string WithoutArticles(std::u32string_view text) {
   return kept;
 }
 
-/// normalize_answer(text).split().
-Words NormalizedWords(std::string_view text) {
-  std::u32string lower = Lower(ToCodePoints(text));
-  std::erase_if(lower, IsAsciiPunctuation);
-  return SplitAtSpaces(WithoutArticles(lower));
-}
-
 /// Cell [i][j] of a table of (n + 1) x (m + 1): the length of the longest common subsequence of a[:i] and b[:j].
 std::vector<std::vector<int>> LcsTable(const Words& a, const Words& b) {
   std::vector<std::vector<int>> table(a.size() + 1, std::vector<int>(b.size() + 1, 0));
@@ -101,6 +94,12 @@ Words AlphanumericWords(std::string_view text) {
 double HarmonicMean(double precision, double recall) { return 2 * precision * recall / (precision + recall); }
 
 }  // namespace
+
+Words NormalizedWords(std::string_view text) {
+  std::u32string lower = Lower(ToCodePoints(text));
+  std::erase_if(lower, IsAsciiPunctuation);
+  return SplitAtSpaces(WithoutArticles(lower));
+}
 
 double TokenF1(std::string_view answer, std::string_view reference) {
   const Words answer_words = NormalizedWords(answer);

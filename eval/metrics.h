@@ -7,10 +7,14 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "eval/task.h"
 
 namespace loopserve::eval {
+
+/// normalize_answer(text).split() of LongBench: lower case, no ASCII punctuation, no articles.
+std::vector<std::u32string> NormalizedWords(std::string_view text);
 
 /// LongBench's qa_f1_score: the harmonic mean of precision and recall over words, counted with multiplicity, after
 /// lowering and without ASCII punctuation and the articles a, an, the. 0 where either text has no word left.
