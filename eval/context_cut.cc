@@ -13,6 +13,8 @@ constexpr int kMaxPassage = 10'000'000;  // beyond it a number is not read on
 bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 bool IsSpaceByte(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
+size_t Distance(size_t a, size_t b) { return a > b ? a - b : b - a; }
+
 /// The last position up to `at` that is not within a character.
 size_t CharacterBegin(std::string_view text, size_t at) {
   while (at > 0 && at < text.size() && IsContinuation(text[at])) --at;
@@ -33,8 +35,7 @@ size_t NearestSeam(std::string_view text, std::string_view seam, size_t begin, s
   for (size_t at = text.find(seam, begin); at != std::string_view::npos && at + seam.size() <= end;
        at = text.find(seam, at + 1)) {
     const size_t behind = at + seam.size();
-    const auto distance = [&](size_t x) { return x > middle ? x - middle : middle - x; };
-    if (best == std::string_view::npos || distance(behind) < distance(best)) best = behind;
+    if (best == std::string_view::npos || Distance(behind, middle) < Distance(best, middle)) best = behind;
   }
   return best;
 }
@@ -117,16 +118,16 @@ std::vector<std::string_view> SplitParts(std::string_view text, std::string_view
 
 size_t MiddleBreak(std::string_view text, std::string_view marker) {
   const size_t middle = text.size() / 2;
-  if (const auto parts = SplitParts(text, marker); parts.size() > 1) {
-    size_t best = parts.front().size();
-    size_t at = 0;
-    for (size_t i = 0; i + 1 < parts.size(); ++i) {
-      at += parts[i].size();
-      const auto distance = [&](size_t x) { return x > middle ? x - middle : middle - x; };
-      if (distance(at) < distance(best)) best = at;
-    }
-    return best;
+  // A part that begins far from the middle would leave one half with next to nothing.
+  const size_t part_reach = text.size() / 4;
+  size_t best = std::string_view::npos;
+  size_t at = 0;
+  for (const std::string_view part : SplitParts(text, marker)) {
+    at += part.size();
+    if (at < middle - part_reach || at > middle + part_reach) continue;
+    if (best == std::string_view::npos || Distance(at, middle) < Distance(best, middle)) best = at;
   }
+  if (best != std::string_view::npos) return best;
   const size_t reach = text.size() / 10;
   for (const std::string_view seam : {"\n\n", "\n", ". ", " "}) {
     const size_t found = NearestSeam(text, seam, middle - reach, middle + reach, middle);

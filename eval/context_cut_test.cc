@@ -46,7 +46,10 @@ TEST(ContextCutTest, BreaksAtTheBestSeamNearTheMiddle) {
   EXPECT_EQ(MiddleBreak(half + "b. b b" + half, ""), 48u);
   EXPECT_EQ(MiddleBreak(half + " bbbbb" + half, ""), 46u);
   EXPECT_EQ(MiddleBreak("a\n\n" + half + half, ""), 46u) << "a seam far from the middle is none";
-  EXPECT_EQ(MiddleBreak("Passage 1:\n" + half + half + "\nPassage 2:\nx\nPassage 3:\ny", "Passage "), 102u);
+  const std::string part = "Passage 1:\n" + half + "\n";
+  EXPECT_EQ(MiddleBreak(part + part + part + part + part, "Passage "), 2 * part.size());
+  EXPECT_EQ(MiddleBreak(half + half + "\n" + std::string(60, 'a') + "\nPassage 2:\nx\nPassage 3:\ny", "Passage "), 91u)
+      << "parts far from the middle leave nothing for the other half";
   EXPECT_EQ(MiddleBreak("", ""), 0u);
 }
 

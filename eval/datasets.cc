@@ -3,14 +3,29 @@
 namespace loopserve::eval {
 namespace {
 
-// Shared by the three multi-hop sets.
-constexpr std::string_view kHopIntro =
-    "Answer the question based on the given passages. Only give me the answer and do not output any other words.\n\n";
-constexpr std::string_view kHopLabel = "The following are given passages.\n";
-constexpr std::string_view kHopAsk =
-    "\n\nAnswer the question based on the given passages. Only give me the answer and do not output any other words."
-    "\n\nQuestion: {input}";
 constexpr std::string_view kPassage = "Passage ";
+
+/// The three multi-hop sets differ in their files alone.
+constexpr DatasetSpec MultiHop(std::string_view name) {
+  constexpr std::string_view kAsk =
+      "\n\nAnswer the question based on the given passages. Only give me the answer and do not output any other words."
+      "\n\nQuestion: {input}";
+  constexpr std::string_view kLabel = "The following are given passages.\n";
+  return {.name = name,
+          .metric = Metric::kTokenF1,
+          .max_answer_tokens = 32,
+          .kind = ContextKind::kPassages,
+          .part = kPassage,
+          .intro =
+              "Answer the question based on the given passages. Only give me the answer and do not output any "
+              "other words.\n\n",
+          .label = kLabel,
+          .ask = kAsk,
+          .cue = "\nAnswer:",
+          .early_label = kLabel,
+          .early_ask = kAsk.substr(2),
+          .early_cue = "Answer:"};
+}
 
 constexpr DatasetSpec kDatasets[] = {
     {.name = "narrativeqa",
@@ -63,42 +78,9 @@ constexpr DatasetSpec kDatasets[] = {
      .early_ask = "Answer the following question based on the text, only give me the answer and do not output any "
                   "other words.\n\nQuestion: {input}",
      .early_cue = "Answer:"},
-    {.name = "hotpotqa",
-     .metric = Metric::kTokenF1,
-     .max_answer_tokens = 32,
-     .kind = ContextKind::kPassages,
-     .part = kPassage,
-     .intro = kHopIntro,
-     .label = kHopLabel,
-     .ask = kHopAsk,
-     .cue = "\nAnswer:",
-     .early_label = kHopLabel,
-     .early_ask = kHopAsk,
-     .early_cue = "Answer:"},
-    {.name = "2wikimqa",
-     .metric = Metric::kTokenF1,
-     .max_answer_tokens = 32,
-     .kind = ContextKind::kPassages,
-     .part = kPassage,
-     .intro = kHopIntro,
-     .label = kHopLabel,
-     .ask = kHopAsk,
-     .cue = "\nAnswer:",
-     .early_label = kHopLabel,
-     .early_ask = kHopAsk,
-     .early_cue = "Answer:"},
-    {.name = "musique",
-     .metric = Metric::kTokenF1,
-     .max_answer_tokens = 32,
-     .kind = ContextKind::kPassages,
-     .part = kPassage,
-     .intro = kHopIntro,
-     .label = kHopLabel,
-     .ask = kHopAsk,
-     .cue = "\nAnswer:",
-     .early_label = kHopLabel,
-     .early_ask = kHopAsk,
-     .early_cue = "Answer:"},
+    MultiHop("hotpotqa"),
+    MultiHop("2wikimqa"),
+    MultiHop("musique"),
     {.name = "gov_report",
      .metric = Metric::kRougeL,
      .max_answer_tokens = 512,

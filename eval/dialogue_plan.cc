@@ -28,6 +28,8 @@ std::vector<TurnPlan> TurnsOf(Dependency dependency, bool shares_document) {
   const Block c{kC};
   const Block a_first{kA, Piece::kFirst};
   const Block a_second{kA, Piece::kSecond};
+  const Block b_first{kB, Piece::kFirst};
+  const Block b_second{kB, Piece::kSecond};
   const Block c_first{kC, Piece::kFirst};
   const Block c_second{kC, Piece::kSecond};
   switch (dependency) {
@@ -38,7 +40,7 @@ std::vector<TurnPlan> TurnsOf(Dependency dependency, bool shares_document) {
       return {Same({a, b}, kA, 1), Earlier({c}, kB, 1), Earlier({}, kC, 2)};
     case Dependency::kCross:
       if (shares_document) return {Same({a_first}, kA, 1), Cross({a_second}, kA, {1, 2}), Cross({}, kA, {1, 2})};
-      return {Same({b, a_first}, kB, 1), Cross({a_second, c_first}, kA, {1, 2}), Cross({c_second}, kC, {2, 3})};
+      return {Same({a, b_first}, kA, 1), Cross({b_second, c_first}, kB, {1, 2}), Cross({c_second}, kC, {2, 3})};
   }
   LS_CHECK(false);
   return {};

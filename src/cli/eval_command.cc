@@ -144,13 +144,13 @@ Status RunEvalBuild(const EvalBuildCommand& command) {
   Status first_error;
   for (const eval::DatasetSpec* dataset : plan.datasets) {
     status_line.Show("building " + std::string(dataset->name), true);
-    const Status status = BuildDataset(command, *dataset, plan.options, count, &lines, &summary);
+    Status status = BuildDataset(command, *dataset, plan.options, count, &lines, &summary);
     if (status.code() == StatusCode::kCancelled) return status;
     if (status.ok()) continue;
     failed.emplace_back(dataset->name);
-    if (first_error.ok()) first_error = status;
     status_line.Clear();
     if (plan.datasets.size() > 1) Log(LogLevel::kError, status.message());
+    if (first_error.ok()) first_error = std::move(status);
   }
   status_line.Clear();
   if (lines.empty() && plan.datasets.size() == 1) return first_error;

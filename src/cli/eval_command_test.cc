@@ -11,7 +11,8 @@
 #include <sstream>
 
 #include "eval/dialogue_file.h"
-#include "src/cli/app.h"
+#include "loopserve/vocabulary.h"
+#include "src/cli/test_program.h"
 #include "tests/support/tiny_gguf.h"
 
 namespace loopserve {
@@ -28,6 +29,7 @@ class EvalCommandTest : public testing::Test {
     std::filesystem::create_directories(dir_ / "data");
     TinyGgufOptions options = TinyModel(TinyFamily::kLlama);
     options.context_tokens = 16384;
+    options.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}";
     ASSERT_TRUE(WriteTinyGguf(options, Path("m.gguf")).ok());
     WriteItems("qasper", "");
     WriteItems("hotpotqa", "");
@@ -52,24 +54,10 @@ class EvalCommandTest : public testing::Test {
     }
   }
 
-  struct Outcome {
-    int exit_code;
-    std::string out, err;
-  };
-  Outcome Run(std::vector<std::string> args) const {
-    args.insert(args.begin(), "loopserve");
-    std::vector<const char*> argv;
-    for (const std::string& arg : args) argv.push_back(arg.c_str());
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    const int exit_code = RunApp(static_cast<int>(argv.size()), argv.data());
-    std::string out = testing::internal::GetCapturedStdout();
-    return {exit_code, std::move(out), testing::internal::GetCapturedStderr()};
-  }
-  Outcome Build(std::vector<std::string> options) const {
+  ProgramOutcome Build(const std::vector<std::string>& options) const {
     std::vector<std::string> args = {"eval", "build", "-m", Path("m.gguf"), "--data", dir_.string()};
     args.insert(args.end(), options.begin(), options.end());
-    return Run(args);
+    return RunProgram(args);
   }
   static std::string Content(const std::string& path) {
     std::ifstream file(path);
@@ -80,7 +68,7 @@ class EvalCommandTest : public testing::Test {
 };
 
 TEST_F(EvalCommandTest, WritesDialoguesThatOthersRead) {
-  const Outcome built = Build({"--datasets", "qasper,hotpotqa", "--samples", "2", "--out", Path("d.jsonl")});
+  const ProgramOutcome built = Build({"--datasets", "qasper,hotpotqa", "--samples", "2", "--out", Path("d.jsonl")});
   EXPECT_EQ(built.exit_code, 0) << built.err;
   EXPECT_THAT(built.err, IsEmpty());
   EXPECT_THAT(built.out, HasSubstr("qasper: 18 dialogues of 3 items"));
@@ -96,13 +84,37 @@ TEST_F(EvalCommandTest, WritesDialoguesThatOthersRead) {
   }
   EXPECT_EQ(kinds.size(), 2u * 3u * 3u);
   // `run` plays them: a task is no obstacle.
-  const Outcome one = Build({"--datasets", "qasper", "--positions", "end", "--dependencies", "same", "--tokens", "2600",
-                             "--out", Path("one.jsonl")});
+  const ProgramOutcome one = Build({"--datasets", "qasper", "--positions", "end", "--dependencies", "same", "--tokens",
+                                    "2600", "--out", Path("one.jsonl")});
   ASSERT_EQ(one.exit_code, 0) << one.err;
-  const Outcome run = Run({"run", "-m", Path("m.gguf"), "--dialogue", Path("one.jsonl"), "--threads", "2",
-                           "--max-tokens", "2", "--quiet", "--json", "-"});
+  const ProgramOutcome run = RunProgram({"run", "-m", Path("m.gguf"), "--dialogue", Path("one.jsonl"), "--threads", "2",
+                                         "--max-tokens", "2", "--quiet", "--json", "-"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("qasper-same-1-end"));
+}
+
+TEST_F(EvalCommandTest, DialoguesFitAContextOfTheAskedLength) {
+  const int64_t tokens = 3000;
+  const ProgramOutcome built =
+      Build({"--datasets", "hotpotqa,qasper", "--tokens", std::to_string(tokens), "--out", Path("d.jsonl")});
+  ASSERT_EQ(built.exit_code, 0) << built.err;
+  const auto vocabulary = Vocabulary::Open(Path("m.gguf"));
+  ASSERT_TRUE(vocabulary.ok()) << vocabulary.status().message();
+  const auto dialogues = eval::ReadDialogueFile(Path("d.jsonl"));
+  ASSERT_TRUE(dialogues.ok()) << dialogues.status().message();
+  for (const eval::WrittenDialogue& dialogue : *dialogues) {
+    std::vector<ChatMessage> messages;
+    int64_t answers = 0;
+    for (const eval::DialogueTurn& turn : dialogue.turns) {
+      messages.push_back({"user", turn.user});
+      messages.push_back({"assistant", ""});
+      answers += turn.task->max_answer_tokens;
+    }
+    const auto rendered = (*vocabulary)->RenderChat(messages);
+    ASSERT_TRUE(rendered.ok()) << rendered.status().message();
+    EXPECT_LE(static_cast<int64_t>(rendered->size()) + answers, tokens) << dialogue.id;
+    EXPECT_GE(static_cast<int64_t>(rendered->size()) + answers, tokens / 3) << dialogue.id << ": texts are there";
+  }
 }
 
 TEST_F(EvalCommandTest, StdoutHoldsTheSameLinesAndNothingElse) {
@@ -112,7 +124,7 @@ TEST_F(EvalCommandTest, StdoutHoldsTheSameLinesAndNothingElse) {
   std::vector<std::string> to_stdout = options;
   to_stdout.insert(to_stdout.end(), {"--out", "-"});
   ASSERT_EQ(Build(to_file).exit_code, 0);
-  const Outcome printed = Build(to_stdout);
+  const ProgramOutcome printed = Build(to_stdout);
   EXPECT_EQ(printed.exit_code, 0);
   EXPECT_EQ(printed.out, Content(Path("d.jsonl")));
   EXPECT_THAT(printed.err, IsEmpty());
@@ -121,13 +133,13 @@ TEST_F(EvalCommandTest, StdoutHoldsTheSameLinesAndNothingElse) {
 }
 
 TEST_F(EvalCommandTest, AMissingDatasetIsNamedAndTheRestIsWritten) {
-  const Outcome built = Build({"--datasets", "qasper,trec", "--out", Path("d.jsonl")});
+  const ProgramOutcome built = Build({"--datasets", "qasper,trec", "--out", Path("d.jsonl")});
   EXPECT_EQ(built.exit_code, 1);
   EXPECT_THAT(built.err, HasSubstr("1 of 2 datasets gave no dialogues (trec); the others were written"));
   EXPECT_THAT(built.err, HasSubstr("trec.jsonl"));
   EXPECT_EQ(eval::ReadDialogueFile(Path("d.jsonl"))->size(), 9u);
   for (const char* datasets : {"trec", "trec,samsum"}) {
-    const Outcome none = Build({"--datasets", datasets, "--out", Path("none.jsonl")});
+    const ProgramOutcome none = Build({"--datasets", datasets, "--out", Path("none.jsonl")});
     EXPECT_EQ(none.exit_code, 1);
     EXPECT_THAT(none.err, HasSubstr("trec.jsonl"));
     EXPECT_FALSE(std::filesystem::exists(Path("none.jsonl")));
@@ -136,7 +148,7 @@ TEST_F(EvalCommandTest, AMissingDatasetIsNamedAndTheRestIsWritten) {
 
 TEST_F(EvalCommandTest, BrokenLinesAreSaidAndCounted) {
   WriteItems("qasper", R"({"input":"q","context":"c","answers":["a"],"language":"zh"})");
-  const Outcome built = Build({"--datasets", "qasper", "--out", Path("d.jsonl")});
+  const ProgramOutcome built = Build({"--datasets", "qasper", "--out", Path("d.jsonl")});
   EXPECT_EQ(built.exit_code, 0);
   EXPECT_THAT(built.err, HasSubstr("qasper.jsonl, line 1: the language is \"zh\", not \"en\""));
   EXPECT_THAT(built.out, HasSubstr("1 lines left out"));
@@ -169,12 +181,12 @@ TEST_F(EvalCommandTest, WrongUsageIsNamed) {
     add("--data", dir_.string());
     add("--out", Path("d.jsonl"));
     args.insert(args.end(), c.options.begin(), c.options.end());
-    const Outcome built = Run(args);
+    const ProgramOutcome built = RunProgram(args);
     EXPECT_EQ(built.exit_code, c.exit_code) << c.message << "\n" << built.err;
     EXPECT_THAT(built.err, HasSubstr(c.message));
     EXPECT_FALSE(std::filesystem::exists(Path("d.jsonl"))) << c.message;
   }
-  EXPECT_EQ(Run({"eval"}).exit_code, 2);
+  EXPECT_EQ(RunProgram({"eval"}).exit_code, 2);
 }
 
 }  // namespace
