@@ -24,8 +24,8 @@ int PassageNumber(std::string_view part);
 /// Without spaces, tabs and line ends at both ends.
 std::string_view Trimmed(std::string_view text);
 
-/// Where to break a text into two halves, in bytes: at the part nearest to the middle, if one begins in the middle half;
-/// else at a paragraph, line, sentence or word near the middle, in this order. Never within a character.
+/// Where to break a text into two halves, in bytes: at the part nearest to the middle, if one begins in the middle
+/// half; else at a paragraph, line, sentence or word near the middle, in this order. Never within a character.
 size_t MiddleBreak(std::string_view text, std::string_view marker);
 
 struct CutText {

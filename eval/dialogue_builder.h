@@ -39,9 +39,9 @@ struct BuiltDialogues {
 /// reference, and an allowance for the chat template.
 int64_t TokensOfDialogue(const WrittenDialogue& dialogue, const CountTokens& count);
 
-/// Dialogues of one dataset, called DATASET-DEPENDENCY-SAMPLE-POSITION. Those that differ in the position alone have
-/// the same texts and questions, so that positions can be compared in pairs. Errors: kInvalidArgument (no or too few
-/// items, or too few tokens for any text), which says what would be enough.
+/// Dialogues of one dataset (of those in Datasets()), called DATASET-DEPENDENCY-SAMPLE-POSITION. Those that differ in
+/// the position alone have the same texts and questions, so that positions can be compared in pairs. Errors:
+/// kInvalidArgument (no or too few items, or too few tokens for any text), which says what would be enough.
 Result<BuiltDialogues> BuildDialogues(const DatasetSpec& dataset, std::vector<Item> items, const BuildOptions& options,
                                       const CountTokens& count);
 

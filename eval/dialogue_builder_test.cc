@@ -240,6 +240,29 @@ TEST(DialogueBuilderTest, SupportingPassagesThatAreTooLongAreCutThemselves) {
   }
 }
 
+TEST(DialogueBuilderTest, PartsOfWhichNoneFitsAreCutThemselves) {
+  for (const char* name : {"samsum", "trec", "hotpotqa"}) {
+    auto items = TestItems(Dataset(name), 3);
+    for (Item& item : items) {
+      const std::string huge = TestDocument({.words = 5000, .name = item.id.c_str()});
+      item.context =
+          std::string(Dataset(name).part) + "1: " + huge + "\n" + std::string(Dataset(name).part) + "2: " + huge;
+      item.supporting_passages = {77};  // none of these
+    }
+    for (const Dependency dependency : AllOf<Dependency>()) {
+      const BuiltDialogues built = Build(Dataset(name), items, One(Position::kBegin, dependency, 2000));
+      ASSERT_EQ(built.dialogues.size(), 1u);
+      for (const DialogueTurn& turn : built.dialogues[0].turns) {
+        EXPECT_GT(turn.task->cut_tokens, 9000);
+        const std::string text = "fact" + turn.task->source_ids[0] + "0";  // the first word of the text asked about
+        const int holder = turn.task->text_turns.front();
+        EXPECT_THAT(built.dialogues[0].turns[static_cast<size_t>(holder) - 1].user, HasSubstr(text));
+      }
+      EXPECT_GT(TokensOfDialogue(built.dialogues[0], CountWords), 1800);
+    }
+  }
+}
+
 TEST(DialogueBuilderTest, ADocumentWithSeveralQuestionsIsGivenOnce) {
   for (const Dependency dependency : {Dependency::kEarlier, Dependency::kCross}) {
     const auto items = TestItems(Dataset("qasper"), 2, {.words = 400, .n_questions = 5});

@@ -78,7 +78,9 @@ PreparedDocument PrepareDocument(const DatasetSpec& dataset, const PooledItem& p
   const bool leaves_out = dataset.kind == ContextKind::kExamples || !pooled.item.supporting_passages.empty();
   if (dataset.kind != ContextKind::kDocument && leaves_out) {
     PrepareParts(dataset, pooled.item, room_tokens, count, &document, &needed);
-  } else {
+  }
+  // Otherwise, and where not one whole part fits.
+  if (document.parts.empty()) {
     CutText cut = CutMiddle(pooled.item.context, pooled.context_tokens, room_tokens, count);
     document.cut_tokens = cut.cut_tokens;
     if (dataset.kind == ContextKind::kPassages) {
@@ -86,6 +88,7 @@ PreparedDocument PrepareDocument(const DatasetSpec& dataset, const PooledItem& p
     } else {
       document.parts.push_back(std::move(cut.text));
     }
+    needed.clear();
   }
   if (!is_split) return document;
   if (document.parts.size() == 1) {
