@@ -83,7 +83,7 @@ TEST_F(EvalCommandTest, WritesDialoguesThatOthersRead) {
     kinds.insert(task.dataset + std::string(NameOf(task.position)) + std::string(NameOf(task.dependency)));
   }
   EXPECT_EQ(kinds.size(), 2u * 3u * 3u);
-  // `run` plays them: a task is no obstacle.
+  // `run` and `score` play them: a task is no obstacle.
   const ProgramOutcome one = Build({"--datasets", "qasper", "--positions", "end", "--dependencies", "same", "--tokens",
                                     "2600", "--out", Path("one.jsonl")});
   ASSERT_EQ(one.exit_code, 0) << one.err;
@@ -91,6 +91,10 @@ TEST_F(EvalCommandTest, WritesDialoguesThatOthersRead) {
                                          "--max-tokens", "2", "--quiet", "--json", "-"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("qasper-same-1-end"));
+  const ProgramOutcome score = RunProgram({"score", "-m", Path("m.gguf"), "--dialogues", Path("one.jsonl"), "--threads",
+                                           "2", "--policy", "dense", "--json", "-"});
+  EXPECT_EQ(score.exit_code, 0) << score.err;
+  EXPECT_THAT(score.out, HasSubstr("\"turn\": 3"));
 }
 
 TEST_F(EvalCommandTest, DialoguesFitAContextOfTheAskedLength) {
