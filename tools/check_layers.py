@@ -26,19 +26,21 @@ LAYERS["src/engine"] = LAYERS["src/session"] | {"src/session"}
 LAYERS["src/fetch"] = {"include", "src/base"}
 # The peers and yardsticks look below the public API: they measure the model file and the kernels themselves.
 LAYERS["bench"] = LAYERS["src/engine"] | {"src/engine"}
-LAYERS["src/cli"] = {"include", "src/base", "src/fetch", "bench"}
+# The benchmark's datasets, dialogues and scores: it sees the engine as any program does.
+LAYERS["eval"] = {"include", "src/base"}
+LAYERS["src/cli"] = {"include", "src/base", "src/fetch", "bench", "eval"}
 
 # The public API stands on top of the engine. Of the layers below, the tokenizer may know it for its value types (Token,
 # ChatMessage), and the model for its options and the inspector.
 PUBLIC_VALUES = {"loopserve/status.h", "loopserve/policy.h", "loopserve/sampling.h"}
-KNOWS_THE_ENGINE = {"include", "src/tokenizer", "src/model", "src/session", "src/engine", "src/cli", "bench"}
+KNOWS_THE_ENGINE = {"include", "src/tokenizer", "src/model", "src/session", "src/engine", "src/cli", "bench", "eval"}
 
 # Header pattern -> the folders that may include it.
 LIBRARIES = [
     (r"ggml.*\.h|gguf\.h", {"src/gguf", "src/tokenizer", "src/model", "src/engine", "bench"}),
     (r"llama(-cpp)?\.h", {"src/tokenizer", "bench"}),
     (r"jinja/.*", {"src/tokenizer"}),
-    (r"nlohmann/.*", {"src/cli", "src/tokenizer", "bench"}),
+    (r"nlohmann/.*", {"src/cli", "src/tokenizer", "bench", "eval"}),
     (r"httplib\.h", {"src/fetch"}),
     (r"spdlog/.*|CLI/.*|png\.h", {"src/cli"}),
     (r"openssl/.*", {"src/base"}),
@@ -59,7 +61,7 @@ def folder_of(path):
     parts = pathlib.PurePosixPath(path).parts
     if parts[0] == "src" and len(parts) > 2:
         return "/".join(parts[:2])
-    return parts[0] if parts[0] in ("include", "bench") else None
+    return parts[0] if parts[0] in ("include", "bench", "eval") else None
 
 
 def is_test(path):
@@ -114,7 +116,7 @@ def check_file(root, path):
 
 def check(root):
     files = []
-    for top in ("include", "src", "bench"):
+    for top in ("include", "src", "bench", "eval"):
         for path in sorted((root / top).rglob("*")):
             relative = path.relative_to(root).as_posix()
             if path.suffix in SUFFIXES and path.is_file() and folder_of(relative):
@@ -134,11 +136,14 @@ def self_test():
         "src/model/print.cc": ('void F() { std::printf("x"); }', True),
         "src/session/cout.cc": ("void F() { std::cout << 1; }", True),
         "src/cli/internals.cc": ('#include "src/session/prefix.h"', True),
+        "eval/internals.cc": ('#include "src/tokenizer/tokenizer.h"', True),
+        "eval/print.cc": ("void F() { std::cout << 1; }", True),
         "src/newcomer/file.cc": ("", True),
         "include/loopserve/inner.h": ('#include "src/base/check.h"', True),
         "src/model/support.cc": ('#include "tests/support/tiny_gguf.h"', True),
         "src/kernels/fine.cc": ('#include <vector>\n#include "src/base/check.h"\nint snprintf_like; // std::cout', False),
         "src/kernels/fine_test.cc": ('#include <gtest/gtest.h>\n#include "tests/support/tiny_gguf.h"', False),
+        "eval/fine.cc": ('#include <nlohmann/json.hpp>\n#include "loopserve/engine.h"', False),
         "src/cli/fine.cc": ('#include <iostream>\n#include "loopserve/engine.h"\nvoid F() { std::cout << 1; }', False),
     }
     failed = False

@@ -17,8 +17,8 @@ constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;
 
 constexpr void (*kCommands[])(CLI::App&, CommandContext&) = {
-    RegisterPullCommand,  RegisterChatCommand,  RegisterRunCommand,
-    RegisterScoreCommand, RegisterBenchCommand, RegisterInspectCommand,
+    RegisterPullCommand,  RegisterChatCommand,    RegisterRunCommand,  RegisterScoreCommand,
+    RegisterBenchCommand, RegisterInspectCommand, RegisterEvalCommand,
 };
 
 constexpr char kExamples[] = R"(examples:

@@ -1,9 +1,9 @@
 #include "src/cli/chat.h"
 
+#include "eval/dialogue_file.h"
 #include "src/base/atomic_file.h"
 #include "src/base/format.h"
 #include "src/base/utf8.h"
-#include "src/cli/dialogue_file.h"
 #include "src/cli/turn_report.h"
 
 namespace loopserve {
@@ -166,7 +166,7 @@ void ChatLoop::SetSystem(const std::string& system) {
 
 Status ChatLoop::Save(const std::string& path) {
   if (path.empty()) return Status(StatusCode::kInvalidArgument, "name a file: /save FILE");
-  WrittenDialogue dialogue;
+  eval::WrittenDialogue dialogue;
   dialogue.id = "chat";
   for (const ChatMessage& message : messages_) {
     if (message.role == "system") dialogue.system = message.content;
@@ -174,7 +174,7 @@ Status ChatLoop::Save(const std::string& path) {
     if (message.role == "assistant") dialogue.turns.back().reference.push_back(message.content);
   }
   if (dialogue.turns.empty()) return Status(StatusCode::kInvalidArgument, "there is nothing to save yet");
-  LS_RETURN_IF_ERROR(WriteFileAtomically(path, FormatDialogue(dialogue) + "\n"));
+  LS_RETURN_IF_ERROR(WriteFileAtomically(path, eval::FormatDialogue(dialogue) + "\n"));
   Prompt("(saved)\n");
   return Status::Ok();
 }

@@ -7,8 +7,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "eval/dialogue_file.h"
 #include "src/base/temp_dir.h"
-#include "src/cli/dialogue_file.h"
 #include "src/cli/fake_conversation.h"
 
 namespace loopserve {
@@ -163,7 +163,7 @@ TEST(ChatTest, ASavedDialogueCanBeReadBack) {
   const ChatRun run = Play(conversation, {"/save " + path, "one", "two", "/save " + path, "/save"}, true, options);
   EXPECT_THAT(run.notes, HasSubstr("nothing to save"));
   EXPECT_THAT(run.notes, HasSubstr("name a file"));
-  const Result<std::vector<WrittenDialogue>> dialogues = ReadDialogueFile(path);
+  const Result<std::vector<eval::WrittenDialogue>> dialogues = eval::ReadDialogueFile(path);
   ASSERT_TRUE(dialogues.ok()) << dialogues.status().message();
   ASSERT_EQ(dialogues->size(), 1u);
   EXPECT_EQ((*dialogues)[0].system, "s");

@@ -25,5 +25,6 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context);
 void RegisterScoreCommand(CLI::App& app, CommandContext& context);
 void RegisterBenchCommand(CLI::App& app, CommandContext& context);
 void RegisterInspectCommand(CLI::App& app, CommandContext& context);
+void RegisterEvalCommand(CLI::App& app, CommandContext& context);
 
 }  // namespace loopserve

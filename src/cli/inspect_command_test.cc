@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "src/cli/app.h"
 #include "src/cli/json_output.h"
+#include "src/cli/test_program.h"
 #include "tests/support/tiny_gguf.h"
 
 namespace loopserve {
@@ -36,20 +36,10 @@ class InspectCommandTest : public testing::Test {
     for (int i = 0; i < letters; ++i) file << static_cast<char>('A' + (i * i + i / 7) % 26);
   }
 
-  struct Outcome {
-    int exit_code;
-    std::string out, err;
-  };
-  Outcome Run(std::vector<std::string> options) const {
-    std::vector<std::string> args = {"loopserve", "inspect", "-m", Path("m.gguf"), "--threads", "2"};
+  ProgramOutcome Run(const std::vector<std::string>& options) const {
+    std::vector<std::string> args = {"inspect", "-m", Path("m.gguf"), "--threads", "2"};
     args.insert(args.end(), options.begin(), options.end());
-    std::vector<const char*> argv;
-    for (const std::string& arg : args) argv.push_back(arg.c_str());
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    const int exit_code = RunApp(static_cast<int>(argv.size()), argv.data());
-    std::string out = testing::internal::GetCapturedStdout();
-    return {exit_code, std::move(out), testing::internal::GetCapturedStderr()};
+    return RunProgram(args);
   }
   /// The first layer without a sliding window, and one with.
   std::string GlobalLayer() const {
@@ -62,12 +52,13 @@ class InspectCommandTest : public testing::Test {
 };
 
 TEST_F(InspectCommandTest, AReportOfEveryTurnAsTextAndAsJson) {
-  const Outcome text = Run({"--text", Path("long.txt"), "--turns", "3"});
+  const ProgramOutcome text = Run({"--text", Path("long.txt"), "--turns", "3"});
   EXPECT_EQ(text.exit_code, 0) << text.err;
   EXPECT_EQ(text.err, "");
   EXPECT_THAT(text.out, HasSubstr("turn 3: "));
   EXPECT_THAT(text.out, HasSubstr("sliding window are always dense"));
-  const Outcome json = Run({"--text", Path("long.txt"), "--turns", "3", "--alpha", "0.9", "--rows", "32", "--json"});
+  const ProgramOutcome json =
+      Run({"--text", Path("long.txt"), "--turns", "3", "--alpha", "0.9", "--rows", "32", "--json"});
   ASSERT_EQ(json.exit_code, 0) << json.err;
   const Json document = Json::parse(json.out);
   EXPECT_EQ(document["policy"], "dense");
@@ -81,7 +72,7 @@ TEST_F(InspectCommandTest, AReportOfEveryTurnAsTextAndAsJson) {
 
 TEST_F(InspectCommandTest, EachTextIsATurnAndAFileTakesTheJson) {
   Write("second.txt", 200);
-  const Outcome run = Run({"--text", Path("long.txt"), "--text", Path("second.txt"), "--json", Path("o.json")});
+  const ProgramOutcome run = Run({"--text", Path("long.txt"), "--text", Path("second.txt"), "--json", Path("o.json")});
   ASSERT_EQ(run.exit_code, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("turn 2: "));
   std::ifstream file(Path("o.json"));
@@ -90,7 +81,7 @@ TEST_F(InspectCommandTest, EachTextIsATurnAndAFileTakesTheJson) {
 }
 
 TEST_F(InspectCommandTest, AHeadsLinesAndItsPicture) {
-  const Outcome run = Run(
+  const ProgramOutcome run = Run(
       {"--text", Path("long.txt"), "--turns", "2", "--layer", GlobalLayer(), "--head", "1", "--png", Path("o.png")});
   ASSERT_EQ(run.exit_code, 0) << run.err;
   EXPECT_THAT(run.out, HasSubstr("head 1: "));
@@ -145,7 +136,7 @@ TEST_F(InspectCommandTest, ErrorsSayWhatToDo) {
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.message);
-    const Outcome run = Run(c.options);
+    const ProgramOutcome run = Run(c.options);
     EXPECT_EQ(run.exit_code, c.exit_code) << run.err;
     EXPECT_EQ(run.out, "");
     EXPECT_THAT(run.err, testing::StartsWith("loopserve: error: "));

@@ -18,10 +18,13 @@ bool LooksLikePath(const std::string& model) {
 
 }  // namespace
 
-void AddModelOptions(CLI::App& command, ModelOptions* options) {
-  command
-      .add_option("-m,--model", options->model, "model: a GGUF file, a name, hf:OWNER/REPO/FILE.gguf or a pulled URL")
+void AddModelNameOption(CLI::App& command, std::string* model) {
+  command.add_option("-m,--model", *model, "model: a GGUF file, a name, hf:OWNER/REPO/FILE.gguf or a pulled URL")
       ->required();
+}
+
+void AddModelOptions(CLI::App& command, ModelOptions* options) {
+  AddModelNameOption(command, &options->model);
   command.add_option("--threads", options->threads, "compute threads; 0: one for each physical core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

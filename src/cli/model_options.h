@@ -25,6 +25,8 @@ struct ModelOptions {
   std::string quality;  ///< a preset of the policy; empty: as `policy` says
 };
 
+/// Adds -m alone, for commands that do not run the model. `model` must outlive the parsing, as `options` below.
+void AddModelNameOption(CLI::App& command, std::string* model);
 /// Adds -m, --threads, --context, --kv-type and --linear. `options` must outlive the parsing.
 void AddModelOptions(CLI::App& command, ModelOptions* options);
 /// Adds --policy and --quality.

@@ -53,6 +53,11 @@ expect dialogue-bad 1 '' 'bad.jsonl, line 1' run -m x --dialogue "$dir/bad.jsonl
 expect dialogue-latin1 1 '' 'latin1.jsonl, line 1: not valid UTF-8' run -m x --dialogue "$dir/latin1.jsonl"
 expect json-folder 1 '' 'is a folder' run -m x --dialogue "$dir/d.jsonl" --json "$dir"
 expect json-nowhere 1 '' 'none/o.json' run -m x --dialogue "$dir/d.jsonl" --json "$dir/none/o.json"
+expect eval-help 0 '--dependencies' '' eval build --help
+expect eval-alone 2 '' '^loopserve: error: .*subcommand' eval
+expect eval-no-data 2 '' '^loopserve: error: .*--data' eval build -m x --out "$dir/o.jsonl"
+expect eval-bad-dataset 2 '' 'there is no "frob"; known are narrativeqa' eval build -m x --data "$dir" --out - --datasets frob
+expect eval-data-missing 1 '' 'none is no folder' eval build -m x --data "$dir/none" --out -
 expect inspect-help 0 '--layer' '' inspect --help
 expect inspect-no-text 2 '' '^loopserve: error: .*--text' inspect -m x
 expect inspect-head-alone 2 '' '^loopserve: error: .*--layer' inspect -m x --text "$dir/d.jsonl" --head 1

@@ -34,8 +34,8 @@ std::string ShortenForPeople(const std::string& text) {
 }
 
 // Plays one dialogue. Its turns and its error, if any, go into `report`.
-Status PlayDialogue(const WrittenDialogue& dialogue, Conversation& conversation, const DialogueRunOptions& options,
-                    Json* report) {
+Status PlayDialogue(const eval::WrittenDialogue& dialogue, Conversation& conversation,
+                    const DialogueRunOptions& options, Json* report) {
   std::vector<ChatMessage> messages;
   if (!dialogue.system.empty()) messages.push_back({"system", dialogue.system});
   Json turns = Json::array();
@@ -71,7 +71,8 @@ Status PlayDialogue(const WrittenDialogue& dialogue, Conversation& conversation,
 Status Run(const RunCommand& command) {
   LS_RETURN_IF_ERROR(command.sampling.Validate());
   LS_ASSIGN_OR_RETURN(const Policy policy, ToPolicy(command.model));
-  LS_ASSIGN_OR_RETURN(const std::vector<WrittenDialogue> dialogues, ReadDialogueFile(command.dialogue_path));
+  LS_ASSIGN_OR_RETURN(const std::vector<eval::WrittenDialogue> dialogues,
+                      eval::ReadDialogueFile(command.dialogue_path));
   // Everything that can be known to fail is tried before the model computes for minutes.
   if (!command.json_path.empty()) LS_RETURN_IF_ERROR(CheckJsonPath(command.json_path));
   LS_ASSIGN_OR_RETURN(const std::shared_ptr<Engine> engine, OpenEngine(command.model));
@@ -106,11 +107,11 @@ Status Run(const RunCommand& command) {
 
 }  // namespace
 
-DialogueRunResult RunDialogues(std::span<const WrittenDialogue> dialogues,
+DialogueRunResult RunDialogues(std::span<const eval::WrittenDialogue> dialogues,
                                const std::function<std::unique_ptr<Conversation>()>& make_conversation,
                                const DialogueRunOptions& options) {
   DialogueRunResult result;
-  for (const WrittenDialogue& dialogue : dialogues) {
+  for (const eval::WrittenDialogue& dialogue : dialogues) {
     Json report;
     const std::unique_ptr<Conversation> conversation = make_conversation();
     const Status status = PlayDialogue(dialogue, *conversation, options, &report);

@@ -8,9 +8,9 @@
 #include <span>
 #include <string>
 
+#include "eval/dialogue_file.h"
 #include "loopserve/sampling.h"
 #include "src/cli/conversation.h"
-#include "src/cli/dialogue_file.h"
 #include "src/cli/json_output.h"
 
 namespace loopserve {
@@ -29,7 +29,7 @@ struct DialogueRunResult {
 };
 
 /// make_conversation is called for every dialogue. A dialogue that fails gets an "error" and the next one goes on.
-DialogueRunResult RunDialogues(std::span<const WrittenDialogue> dialogues,
+DialogueRunResult RunDialogues(std::span<const eval::WrittenDialogue> dialogues,
                                const std::function<std::unique_ptr<Conversation>()>& make_conversation,
                                const DialogueRunOptions& options);
 

@@ -12,7 +12,7 @@ namespace {
 
 using testing::HasSubstr;
 
-std::vector<WrittenDialogue> TwoDialogues() {
+std::vector<eval::WrittenDialogue> TwoDialogues() {
   return {{"a", "sys", {{"one", {}}, {"two", {}}}}, {"b", "", {{"bad", {}}, {"never", {}}}}, {"c", "", {{"x", {}}}}};
 }
 
@@ -24,7 +24,7 @@ std::unique_ptr<Conversation> FailsOnBad() {
 }
 
 TEST(RunTest, ReportsEveryTurnWithTheFieldsOfTheSchema) {
-  const std::vector<WrittenDialogue> dialogues = TwoDialogues();
+  const std::vector<eval::WrittenDialogue> dialogues = TwoDialogues();
   const DialogueRunResult result = RunDialogues(std::span(dialogues).first(1), FailsOnBad, {});
   EXPECT_EQ(result.failed, 0);
   ASSERT_EQ(result.dialogues.size(), 1u);
@@ -39,7 +39,7 @@ TEST(RunTest, ReportsEveryTurnWithTheFieldsOfTheSchema) {
 }
 
 TEST(RunTest, AFailingDialogueIsReportedAndTheOthersGoOn) {
-  const std::vector<WrittenDialogue> dialogues = TwoDialogues();
+  const std::vector<eval::WrittenDialogue> dialogues = TwoDialogues();
   const DialogueRunResult result = RunDialogues(dialogues, FailsOnBad, {});
   EXPECT_TRUE(result.status.ok());
   EXPECT_EQ(result.failed, 1);
@@ -50,7 +50,7 @@ TEST(RunTest, AFailingDialogueIsReportedAndTheOthersGoOn) {
 }
 
 TEST(RunTest, ShowsTheDialogueForPeople) {
-  std::vector<WrittenDialogue> dialogues = TwoDialogues();
+  std::vector<eval::WrittenDialogue> dialogues = TwoDialogues();
   dialogues[0].turns[0].user = std::string(5000, 'l') + " the question";
   std::ostringstream out;
   DialogueRunOptions options;
@@ -64,7 +64,7 @@ TEST(RunTest, ShowsTheDialogueForPeople) {
 
 TEST(RunTest, AnInterruptEndsTheRunAndKeepsWhatIsDone) {
   std::atomic<bool> cancel{false};
-  const std::vector<WrittenDialogue> dialogues = TwoDialogues();
+  const std::vector<eval::WrittenDialogue> dialogues = TwoDialogues();
   DialogueRunOptions options;
   options.control.cancel = &cancel;
   const DialogueRunResult result = RunDialogues(
@@ -88,7 +88,7 @@ TEST(RunTest, AClosedOutputEndsTheRun) {
   out.setstate(std::ios::badbit);
   DialogueRunOptions options;
   options.out = &out;
-  const std::vector<WrittenDialogue> dialogues = TwoDialogues();
+  const std::vector<eval::WrittenDialogue> dialogues = TwoDialogues();
   const DialogueRunResult result = RunDialogues(dialogues, FailsOnBad, options);
   EXPECT_EQ(result.status.code(), StatusCode::kIoError);
   EXPECT_EQ(result.dialogues.size(), 1u);

@@ -8,10 +8,10 @@
 #include <utility>
 
 #include "bench/text_source.h"
+#include "eval/dialogue_file.h"
 #include "src/base/format.h"
 #include "src/base/paths.h"
 #include "src/cli/command.h"
-#include "src/cli/dialogue_file.h"
 #include "src/cli/interrupt.h"
 #include "src/cli/model_options.h"
 #include "src/cli/status_line.h"
@@ -55,14 +55,15 @@ Result<std::vector<bench::ScoredWindow>> ReadWindows(const ScoreCommand& command
 /// One window for each dialogue: its turns with their first references as answers.
 Result<std::vector<bench::ScoredWindow>> ReadDialogueWindows(const ScoreCommand& command, const Engine& engine,
                                                              int64_t context) {
-  LS_ASSIGN_OR_RETURN(const std::vector<WrittenDialogue> dialogues, ReadDialogueFile(command.dialogues_path));
+  LS_ASSIGN_OR_RETURN(const std::vector<eval::WrittenDialogue> dialogues,
+                      eval::ReadDialogueFile(command.dialogues_path));
   std::vector<bench::ScoredWindow> windows;
-  for (const WrittenDialogue& dialogue : dialogues) {
+  for (const eval::WrittenDialogue& dialogue : dialogues) {
     bench::ScoredWindow window;
     std::vector<ChatMessage> messages;
     std::vector<Token> held;
     if (!dialogue.system.empty()) messages.push_back({"system", dialogue.system});
-    for (const DialogueTurn& turn : dialogue.turns) {
+    for (const eval::DialogueTurn& turn : dialogue.turns) {
       if (turn.reference.empty() || turn.reference.front().empty()) {
         return Status(StatusCode::kInvalidArgument,
                       command.dialogues_path + ", dialogue " + dialogue.id + ": every turn needs a reference to score");

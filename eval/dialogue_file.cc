@@ -1,73 +1,48 @@
-#include "src/cli/dialogue_file.h"
+#include "eval/dialogue_file.h"
 
-#include <cerrno>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <set>
 
-#include "src/base/errno_status.h"
-#include "src/base/utf8.h"
-#include "src/cli/json_output.h"
+#include "eval/json_fields.h"
+#include "eval/task_json.h"
 
-namespace loopserve {
+namespace loopserve::eval {
 namespace {
-
-Status Bad(const std::string& why) { return Status(StatusCode::kCorruptData, why); }
-
-Status CheckFields(const Json& object, const std::string& where, const std::set<std::string>& allowed) {
-  for (const auto& [key, value] : object.items()) {
-    if (allowed.count(key) == 0) return Bad("unknown field \"" + key + "\"" + where);
-  }
-  return Status::Ok();
-}
-
-Result<std::string> TakeText(const Json& object, const std::string& key, const std::string& where) {
-  const auto found = object.find(key);
-  if (found == object.end()) return Bad("the field \"" + key + "\"" + where + " is missing");
-  if (!found->is_string()) return Bad("the field \"" + key + "\"" + where + " must be a text");
-  return found->get<std::string>();
-}
-
-Result<std::vector<std::string>> TakeReferences(const Json& turn, const std::string& where) {
-  std::vector<std::string> references;
-  const auto found = turn.find("reference");
-  if (found == turn.end()) return references;
-  const Status wrong = Bad("the field \"reference\"" + where + " must be a list of texts");
-  if (!found->is_array()) return wrong;
-  for (const Json& item : *found) {
-    if (!item.is_string()) return wrong;
-    references.push_back(item.get<std::string>());
-  }
-  return references;
-}
 
 Result<DialogueTurn> TakeTurn(const Json& value, const std::string& where) {
   if (!value.is_object()) return Bad("every one of \"turns\" must be an object");
-  LS_RETURN_IF_ERROR(CheckFields(value, where, {"user", "reference"}));
+  LS_RETURN_IF_ERROR(CheckFields(value, where, {"user", "reference", "task"}));
   DialogueTurn turn;
   LS_ASSIGN_OR_RETURN(turn.user, TakeText(value, "user", where));
-  if (turn.user.find_first_not_of(" \t\r\n") == std::string::npos)
-    return Bad("the field \"user\"" + where + " is empty");
-  LS_ASSIGN_OR_RETURN(turn.reference, TakeReferences(value, where));
+  if (IsBlank(turn.user)) return Bad("the field \"user\"" + where + " is empty");
+  if (const auto reference = value.find("reference"); reference != value.end()) {
+    LS_ASSIGN_OR_RETURN(turn.reference, TextsOf(*reference, "reference", where));
+  }
+  if (const auto task = value.find("task"); task != value.end()) {
+    LS_ASSIGN_OR_RETURN(turn.task, TakeTask(*task, where));
+  }
   return turn;
 }
 
+/// A task may name the text of its own and of earlier turns.
+Status CheckTextTurns(const WrittenDialogue& dialogue, const std::string& where) {
+  const auto n_turns = static_cast<int>(dialogue.turns.size());
+  const std::optional<TurnTask>& task = dialogue.turns.back().task;
+  if (!task || task->text_turns.empty() || task->text_turns.back() <= n_turns) return Status::Ok();
+  return Bad("the field \"text_turns\"" + where + " names turn " + std::to_string(task->text_turns.back()));
+}
+
 Result<WrittenDialogue> ParseDialogue(const std::string& line, const std::string& default_id) {
-  if (const size_t position = FindInvalidUtf8(line); position != std::string::npos) {
-    return Bad("not valid UTF-8 at byte " + std::to_string(position + 1));
-  }
-  const Json value = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (value.is_discarded()) return Bad("not valid JSON");
-  if (!value.is_object()) return Bad("it must be an object");
+  LS_ASSIGN_OR_RETURN(const Json value, ParseObject(line));
   LS_RETURN_IF_ERROR(CheckFields(value, "", {"id", "system", "turns"}));
   WrittenDialogue dialogue;
   dialogue.id = default_id;
   if (value.contains("id")) {
-    LS_ASSIGN_OR_RETURN(dialogue.id, TakeText(value, "id", ""));
+    LS_ASSIGN_OR_RETURN(dialogue.id, TakeText(value, "id"));
   }
   if (value.contains("system")) {
-    LS_ASSIGN_OR_RETURN(dialogue.system, TakeText(value, "system", ""));
+    LS_ASSIGN_OR_RETURN(dialogue.system, TakeText(value, "system"));
   }
   const auto turns = value.find("turns");
   if (turns == value.end()) return Bad("the field \"turns\" is missing");
@@ -76,6 +51,7 @@ Result<WrittenDialogue> ParseDialogue(const std::string& line, const std::string
     const std::string where = " of turn " + std::to_string(dialogue.turns.size() + 1);
     LS_ASSIGN_OR_RETURN(DialogueTurn taken, TakeTurn(turn, where));
     dialogue.turns.push_back(std::move(taken));
+    LS_RETURN_IF_ERROR(CheckTextTurns(dialogue, where));
   }
   return dialogue;
 }
@@ -87,7 +63,7 @@ Result<std::vector<WrittenDialogue>> ReadDialogues(std::istream& in, const std::
   std::set<std::string> ids;
   std::string line;
   for (int number = 1; std::getline(in, line); ++number) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    if (IsBlank(line)) continue;
     const std::string where = name + ", line " + std::to_string(number);
     Result<WrittenDialogue> dialogue = ParseDialogue(line, "line-" + std::to_string(number));
     if (!dialogue.ok()) return dialogue.status().WithContext(where);
@@ -101,10 +77,7 @@ Result<std::vector<WrittenDialogue>> ReadDialogues(std::istream& in, const std::
 
 Result<std::vector<WrittenDialogue>> ReadDialogueFile(const std::string& path) {
   if (path == "-") return ReadDialogues(std::cin, "stdin");
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return Status(StatusCode::kIoError, path + " is a folder");
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return ErrnoStatus("cannot open " + path, errno);
+  LS_ASSIGN_OR_RETURN(std::ifstream in, OpenTextFile(path));
   return ReadDialogues(in, path);
 }
 
@@ -113,6 +86,7 @@ std::string FormatDialogue(const WrittenDialogue& dialogue) {
   for (const DialogueTurn& turn : dialogue.turns) {
     Json value = {{"user", turn.user}};
     if (!turn.reference.empty()) value["reference"] = turn.reference;
+    if (turn.task) value["task"] = TaskToJson(*turn.task);
     turns.push_back(std::move(value));
   }
   Json value = {{"id", dialogue.id}};
@@ -121,4 +95,4 @@ std::string FormatDialogue(const WrittenDialogue& dialogue) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-}  // namespace loopserve
+}  // namespace loopserve::eval

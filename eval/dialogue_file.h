@@ -1,19 +1,23 @@
-// Written dialogues for `loopserve run`: a file with one JSON object a line,
-//   {"id": "...", "turns": [{"user": "...", "reference": ["..."]}], "system": "..."}
-// id, reference and system may be left out. Thread rule: pure functions.
+// Written dialogues, which `loopserve run`, `score` and the benchmark play: a file with one JSON object a line,
+//   {"id": "...", "turns": [{"user": "...", "reference": ["..."], "task": {...}}], "system": "..."}
+// id, reference, system and task may be left out; docs/dialogue_format.md has every field.
+// Thread rule: pure functions.
 #pragma once
 
 #include <istream>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "eval/task.h"
 #include "loopserve/status.h"
 
-namespace loopserve {
+namespace loopserve::eval {
 
 struct DialogueTurn {
   std::string user;                    ///< not empty
   std::vector<std::string> reference;  ///< answers that count as right; may be empty
+  std::optional<TurnTask> task;        ///< what a benchmark knows of the turn
 };
 
 /// Not to be confused with a dialogue on its way, which is a Session.
@@ -34,4 +38,4 @@ Result<std::vector<WrittenDialogue>> ReadDialogueFile(const std::string& path);
 /// One line of such a file, without its newline. Invalid UTF-8 becomes U+FFFD.
 std::string FormatDialogue(const WrittenDialogue& dialogue);
 
-}  // namespace loopserve
+}  // namespace loopserve::eval
