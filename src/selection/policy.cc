@@ -145,7 +145,7 @@ constexpr std::array<PolicyKind, 6> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
      {.method = Method::kTiles, .alpha = 0.95, .sample_rows = 24, .min_keys = 2048, .seed = 0},
-     {.method = DecodeSettings::Method::kCodedKeys, .budget = 1024, .min_keys = 4096, .queries = 16, .recent = 64}},
+     {.method = DecodeSettings::Method::kCodedKeys, .budget = 768, .min_keys = 4096, .queries = 16, .recent = 64}},
     {kPaperNames,
      kPaperKnobs,
      {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .seed = 0},

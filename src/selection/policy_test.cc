@@ -162,7 +162,6 @@ TEST(PolicyTest, SaysWhatIsWrong) {
       {"xattention:threshold=2", "threshold must be a number above 0 to 1"},
       {"xattention:stride=5", "stride must be one of 4, 8, 16, not '5'"},
       {"xattention:block=256", "block must be one of 64, 128, not '256'"},
-      {"loopserve:recent=inf", "recent must be a number from 0 to 1"},
   };
   for (const auto& c : kCases) {
     const Result<Policy> policy = Policy::Parse(c.spec);
