@@ -275,21 +275,22 @@ using code_internal::Level;
 
 void EncodeKeys(const KeyCodebook& book, const float* keys, uint8_t* codes) {
   std::memset(codes, 0, CodeGroupBytes(book.head_dim));
+  const auto head_dim = static_cast<size_t>(book.head_dim);
+  float column[kCodeGroupKeys];
+  int32_t numbers[kCodeGroupKeys];
   for (const KeyCodebook::Place& place : book.places) {
-    float thresholds[(1 << kMaxCodeBits) - 1];
-    const int n_levels = 1 << place.bits;
+    for (size_t key = 0; key < kCodeGroupKeys; ++key) column[key] = keys[key * head_dim + place.element];
+    std::fill_n(numbers, kCodeGroupKeys, 0);
     const float mean = book.mean[place.element];
     const float deviation = book.deviation[place.element];
-    for (int i = 0; i + 1 < n_levels; ++i) {
-      thresholds[i] = mean + deviation * 0.5f * (Level(place.bits, i) + Level(place.bits, i + 1));
+    for (int i = 0; i + 1 < 1 << place.bits; ++i) {
+      const float threshold = mean + deviation * 0.5f * (Level(place.bits, i) + Level(place.bits, i + 1));
+      for (size_t key = 0; key < kCodeGroupKeys; ++key) numbers[key] += column[key] > threshold ? 1 : 0;
     }
     uint8_t* bytes = codes + place.nibble / 2 * kCodeGroupKeys;
     const int shift = place.shift + place.nibble % 2 * 4;
     for (int key = 0; key < kCodeGroupKeys; ++key) {
-      const float x = keys[static_cast<size_t>(key) * static_cast<size_t>(book.head_dim) + place.element];
-      int code = 0;
-      for (int i = 0; i + 1 < n_levels; ++i) code += x > thresholds[i] ? 1 : 0;
-      bytes[ByteOfKey(key)] = static_cast<uint8_t>(bytes[ByteOfKey(key)] | code << shift);
+      bytes[ByteOfKey(key)] = static_cast<uint8_t>(bytes[ByteOfKey(key)] | numbers[key] << shift);
     }
   }
 }

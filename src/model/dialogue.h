@@ -64,6 +64,7 @@ struct Dialogue {
   CodedKeys coded_keys;
   WorkingSets working_sets;
   std::vector<float> least_weights;  ///< [n_layers][choices of a layer]: keys that are lighter are not considered
+  bool measures_coverage = false;    ///< steps remember which keys they read
   bool reads_coded_keys = false;     ///< steps of the answer on its way find their keys by coded_keys
 };
 

@@ -255,9 +255,9 @@ Result<Policy> Policy::Parse(std::string_view spec) {
 
 Result<Policy> Policy::OfQuality(std::string_view name) {
   // Figures of each: docs/algorithm.md.
-  if (name == "fast") return Parse("loopserve:alpha=0.92,budget=768");
+  if (name == "fast") return Parse("loopserve:alpha=0.92,budget=384");
   if (name == "balanced") return Parse("loopserve");
-  if (name == "faithful") return Parse("loopserve:alpha=0.9995,budget=0");
+  if (name == "faithful") return Parse("loopserve:alpha=0.998,budget=4096");
   return Status(StatusCode::kInvalidArgument,
                 "unknown quality '" + std::string(name) + "'; there is: fast, balanced, faithful");
 }
