@@ -13,7 +13,6 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "src/base/check.h"
-#include "src/kernels/exp2-inl.h"
 
 #ifndef LOOPSERVE_KERNELS_KEY_CODES_ONCE_
 #define LOOPSERVE_KERNELS_KEY_CODES_ONCE_
@@ -54,9 +53,10 @@ inline constexpr Patterns kPatterns = MakePatterns();
 /// Entries of a table: two of them fit a byte.
 inline constexpr int kMostEntry = 127;
 
-/// Codes lie so that sums of pairs of bytes come out in the order of the keys: of 16 bytes those at even places are
-/// keys 0 to 7, the others keys 8 to 15.
-constexpr int ByteOfKey(int key) { return key / 16 * 16 + key % 8 * 2 + key / 8 % 2; }
+/// Codes lie so that sums of bytes at even places and of those at odd places both come out in the order of the keys:
+/// the former are the first half of a group, the latter the second.
+constexpr int kHalfGroup = kCodeGroupKeys / 2;
+constexpr int ByteOfKey(int key) { return key % kHalfGroup * 2 + key / kHalfGroup; }
 
 }  // namespace loopserve::code_internal
 #endif  // LOOPSERVE_KERNELS_KEY_CODES_ONCE_
@@ -67,10 +67,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using Lanes16 = hn::CappedTag<float, 16>;
 
-/// sums[key] of a group = sum of the table entries of its nibbles, for one query.
+/// sums[r * stride + key] of a group = sum of the table entries of its nibbles, for each query r.
 #if HWY_TARGET == HWY_SCALAR
 template <int kQueries>
-void SumEntries(const uint8_t* codes, int n_pairs, const CodeTables* tables, uint16_t (*sums)[kCodeGroupKeys]) {
+void SumGroup(const uint8_t* codes, int n_pairs, const CodeTables* tables, uint16_t* sums, int64_t stride) {
   for (int r = 0; r < kQueries; ++r) {
     for (int key = 0; key < kCodeGroupKeys; ++key) {
       int sum = 0;
@@ -78,17 +78,16 @@ void SumEntries(const uint8_t* codes, int n_pairs, const CodeTables* tables, uin
         const uint8_t code = codes[p * kCodeGroupKeys + code_internal::ByteOfKey(key)];
         sum += tables[r].rows[p * 32 + code % 16] + tables[r].rows[p * 32 + 16 + code / 16];
       }
-      sums[r][key] = static_cast<uint16_t>(sum);
+      sums[r * stride + key] = static_cast<uint16_t>(sum);
     }
   }
 }
 #else
 template <int kQueries>
-HWY_INLINE void SumEntries(const uint8_t* HWY_RESTRICT codes, int n_pairs, const CodeTables* tables,
-                           uint16_t (*HWY_RESTRICT sums)[kCodeGroupKeys]) {
+HWY_INLINE void SumGroup(const uint8_t* HWY_RESTRICT codes, int n_pairs, const CodeTables* tables,
+                         uint16_t* HWY_RESTRICT sums, int64_t stride) {
   const hn::CappedTag<uint8_t, kCodeGroupKeys> d8;
   const hn::Repartition<uint16_t, decltype(d8)> d16;
-  const hn::CappedTag<uint16_t, 8> d16x8;
   using V16 = hn::Vec<decltype(d16)>;
   constexpr size_t kBytes = hn::MaxLanes(decltype(d8)());
   const auto low_bits = hn::Set(d8, 15);
@@ -113,54 +112,36 @@ HWY_INLINE void SumEntries(const uint8_t* HWY_RESTRICT codes, int n_pairs, const
     }
     LOOPSERVE_UNROLL
     for (int r = 0; r < kQueries; ++r) {
-      alignas(64) uint16_t lanes[2][kBytes / 2];
-      hn::Store(hn::Sub(both[r], hn::ShiftLeft<8>(odd[r])), d16, lanes[0]);
-      hn::Store(odd[r], d16, lanes[1]);
-      for (size_t block = 0; block < kBytes / 16; ++block) {
-        hn::StoreU(hn::LoadU(d16x8, lanes[0] + block * 8), d16x8, sums[r] + v + block * 16);
-        hn::StoreU(hn::LoadU(d16x8, lanes[1] + block * 8), d16x8, sums[r] + v + block * 16 + 8);
-      }
+      uint16_t* target = sums + r * stride + v / 2;
+      hn::StoreU(hn::Sub(both[r], hn::ShiftLeft<8>(odd[r])), d16, target);
+      hn::StoreU(odd[r], d16, target + code_internal::kHalfGroup);
     }
   }
 }
 #endif
 
 template <int kQueries>
-HWY_NOINLINE void ScoreGroups(const uint8_t* codes, int n_groups, int n_pairs, const CodeTables* tables, float* scores,
-                              int64_t stride) {
-  const Lanes16 d;
-  const hn::RebindToSigned<Lanes16> di;
-  const hn::Rebind<uint16_t, Lanes16> d16;
-  alignas(64) uint16_t sums[kQueries][kCodeGroupKeys];
+HWY_NOINLINE void SumGroups(const uint8_t* codes, int n_groups, int n_pairs, const CodeTables* tables, uint16_t* sums,
+                            int64_t stride) {
   for (int g = 0; g < n_groups; ++g, codes += static_cast<ptrdiff_t>(n_pairs) * kCodeGroupKeys) {
-    SumEntries<kQueries>(codes, n_pairs, tables, sums);
-    LOOPSERVE_UNROLL
-    for (int r = 0; r < kQueries; ++r) {
-      const auto base = hn::Set(d, tables[r].base);
-      const auto step = hn::Set(d, tables[r].step);
-      float* target = scores + r * stride + int64_t{g} * kCodeGroupKeys;
-      for (size_t i = 0; i < kCodeGroupKeys; i += hn::Lanes(d)) {
-        const auto sum = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d16, sums[r] + i)));
-        hn::StoreU(hn::MulAdd(sum, step, base), d, target + i);
-      }
-    }
+    SumGroup<kQueries>(codes, n_pairs, tables, sums + int64_t{g} * kCodeGroupKeys, stride);
   }
 }
 
-void ScoreAllCodes(const uint8_t* codes, int n_groups, int n_pairs, const CodeTables* tables, int n_queries,
-                   float* scores, int64_t stride) {
+void SumAllCodes(const uint8_t* codes, int n_groups, int n_pairs, const CodeTables* tables, int n_queries,
+                 uint16_t* sums, int64_t stride) {
   // Four queries: as many as AVX2 has registers for; what is left over goes alone.
   int r = 0;
   for (; r + 4 <= n_queries; r += 4) {
-    ScoreGroups<4>(codes, n_groups, n_pairs, tables + r, scores + r * stride, stride);
+    SumGroups<4>(codes, n_groups, n_pairs, tables + r, sums + r * stride, stride);
   }
   switch (n_queries - r) {
     case 3:
-      return ScoreGroups<3>(codes, n_groups, n_pairs, tables + r, scores + r * stride, stride);
+      return SumGroups<3>(codes, n_groups, n_pairs, tables + r, sums + r * stride, stride);
     case 2:
-      return ScoreGroups<2>(codes, n_groups, n_pairs, tables + r, scores + r * stride, stride);
+      return SumGroups<2>(codes, n_groups, n_pairs, tables + r, sums + r * stride, stride);
     case 1:
-      return ScoreGroups<1>(codes, n_groups, n_pairs, tables + r, scores + r * stride, stride);
+      return SumGroups<1>(codes, n_groups, n_pairs, tables + r, sums + r * stride, stride);
     default:
       return;
   }
@@ -206,69 +187,14 @@ void RoundRows(const float* HWY_RESTRICT rows, size_t n, float inverse_step, uin
   }
 }
 
-float ExpAllGroups(float* HWY_RESTRICT scores, int n_groups, float* HWY_RESTRICT sums) {
-  const Lanes16 d;
-  const size_t step = hn::Lanes(d);
-  const size_t n = static_cast<size_t>(n_groups) * kCodeGroupKeys;
-  auto largest = hn::LoadU(d, scores);
-  auto sum = largest;  // is NaN as soon as one score is
-  for (size_t i = step; i < n; i += step) {
-    const auto x = hn::LoadU(d, scores + i);
-    largest = hn::Max(largest, x);
-    sum = hn::Add(sum, x);
-  }
-  const float total = hn::GetLane(hn::SumOfLanes(d, sum));
-  const float shift = std::isnan(total) ? total : hn::GetLane(hn::MaxOfLanes(d, largest));
-  const auto s = hn::Set(d, shift);
-  for (int g = 0; g < n_groups; ++g, scores += kCodeGroupKeys) {
-    auto group = hn::Zero(d);
-    for (size_t i = 0; i < kCodeGroupKeys; i += step) {
-      const auto weight = Exp2NonPositive(d, hn::Sub(hn::LoadU(d, scores + i), s));
-      hn::StoreU(weight, d, scores + i);
-      group = hn::Add(group, weight);
-    }
-    sums[g] = hn::GetLane(hn::SumOfLanes(d, group));
-  }
-  return shift;
-}
-
-int64_t FindAllHeavy(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n, float least,
-                     int32_t* HWY_RESTRICT numbers, float* HWY_RESTRICT totals) {
-  const Lanes16 d;
-  const hn::RebindToSigned<Lanes16> di;
-  const auto step = static_cast<int64_t>(hn::Lanes(d));
-  const auto limit = hn::Set(d, least);
-  int64_t count = 0;
-  for (int64_t t = 0; t < n; t += step) {
-    auto total = hn::Zero(d);
-    for (int r = 0; r < n_queries; ++r) {
-      total = hn::MulAdd(hn::Set(d, factor[r]), hn::LoadU(d, weights + r * stride + t), total);
-    }
-    const auto mask = hn::Ge(total, limit);
-    if (hn::AllFalse(d, mask)) continue;
-    // Compressing into registers: the instruction that compresses into memory takes over a hundred cycles on Zen 4.
-    hn::StoreU(hn::Compress(total, mask), d, totals + count);
-    const auto number = hn::Iota(di, static_cast<int32_t>(t));
-    hn::StoreU(hn::Compress(number, hn::RebindMask(di, mask)), di, numbers + count);
-    count += static_cast<int64_t>(hn::CountTrue(d, mask));
-  }
-  for (int64_t i = count; i % 16 != 0; ++i) {
-    numbers[i] = 0;
-    totals[i] = 0;
-  }
-  return count;
-}
-
 }  // namespace loopserve::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace loopserve {
-HWY_EXPORT(ScoreAllCodes);
+HWY_EXPORT(SumAllCodes);
 HWY_EXPORT(MakeRows);
 HWY_EXPORT(RoundRows);
-HWY_EXPORT(ExpAllGroups);
-HWY_EXPORT(FindAllHeavy);
 
 using code_internal::ByteOfKey;
 using code_internal::Level;
@@ -324,21 +250,10 @@ CodeTables MakeCodeTables(const KeyCodebook& book, const float* q, float factor,
   return tables;
 }
 
-void ScoreCodes(const uint8_t* codes, int n_groups, int head_dim, const CodeTables* tables, int n_queries,
-                float* scores, int64_t stride) {
+void SumCodes(const uint8_t* codes, int n_groups, int head_dim, const CodeTables* tables, int n_queries, uint16_t* sums,
+              int64_t stride) {
   LS_CHECK(n_queries >= 1 && n_queries <= kMaxCodeQueries);
-  HWY_DYNAMIC_DISPATCH(ScoreAllCodes)(codes, n_groups, head_dim / 8, tables, n_queries, scores, stride);
-}
-
-float ExpGroups(float* scores, int n_groups, float* sums) {
-  LS_CHECK(n_groups >= 1);
-  return HWY_DYNAMIC_DISPATCH(ExpAllGroups)(scores, n_groups, sums);
-}
-
-int64_t FindHeavy(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n, float least,
-                  int32_t* numbers, float* totals) {
-  LS_CHECK(n % 16 == 0);
-  return HWY_DYNAMIC_DISPATCH(FindAllHeavy)(weights, stride, factor, n_queries, n, least, numbers, totals);
+  HWY_DYNAMIC_DISPATCH(SumAllCodes)(codes, n_groups, head_dim / 8, tables, n_queries, sums, stride);
 }
 
 }  // namespace loopserve

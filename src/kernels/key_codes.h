@@ -4,7 +4,7 @@
 // The bits of a key fill head_dim / 4 groups of four, nibbles, and a score is a sum of one table entry for each nibble,
 // looked up for many keys at once by a byte shuffle (as in Quicker ADC, arXiv 1812.09162; the tables are the query's).
 //
-// Flow: EncodeKeys once for each group of 64 keys; for a query MakeCodeTables, ScoreCodes, ExpGroups.
+// Flow: EncodeKeys once for each group of 64 keys; for a query MakeCodeTables and SumCodes; then key_weights.h.
 // Thread rule: pure functions; nothing here allocates but what returns a vector.
 #pragma once
 
@@ -59,19 +59,8 @@ struct CodeTables {
 /// n_nibbles * step / 2 of what DecodeKey gives. A query that is not finite gives a base that is NaN.
 CodeTables MakeCodeTables(const KeyCodebook& book, const float* q, float factor, uint8_t* rows);
 
-/// Scores of the keys of n_groups groups for up to kMaxCodeQueries queries: scores[i * stride + key].
-void ScoreCodes(const uint8_t* codes, int n_groups, int head_dim, const CodeTables* tables, int n_queries,
-                float* scores, int64_t stride);
-
-/// Scores, in units of log2, to weights relative to the largest, in place; sums[g] = the weights of group g. Returns
-/// the largest score, or NaN where a score is.
-float ExpGroups(float* scores, int n_groups, float* sums);
-
-/// The heavy of keys [0, n), n a multiple of 16, by total(t) = sum over i of factor[i] * weights[i * stride + t]: those
-/// with a total of at least `least`, ascending, as numbers and totals; returns how many. Room for n in
-/// both. A total that is NaN is not heavy.
-/// Numbers and totals behind the last, up to a multiple of 16, are 0.
-int64_t FindHeavy(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n, float least,
-                  int32_t* numbers, float* totals);
+/// Sums of table entries of the keys of n_groups groups for up to kMaxCodeQueries queries: sums[i * stride + key].
+void SumCodes(const uint8_t* codes, int n_groups, int head_dim, const CodeTables* tables, int n_queries, uint16_t* sums,
+              int64_t stride);
 
 }  // namespace loopserve

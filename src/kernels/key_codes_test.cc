@@ -103,16 +103,17 @@ TEST(KeyCodesTest, ScoresAreThoseOfDecodedKeysOnEveryTarget) {
                                           rows.data() + static_cast<size_t>(i) * CodeTableBytes(head_dim)));
         }
         const int64_t stride = n_groups * kCodeGroupKeys + 5;
-        std::vector<float> scores(static_cast<size_t>(stride * n_queries));
-        ScoreCodes(codes.data(), n_groups, head_dim, tables.data(), n_queries, scores.data(), stride);
+        std::vector<uint16_t> sums(static_cast<size_t>(stride * n_queries));
+        SumCodes(codes.data(), n_groups, head_dim, tables.data(), n_queries, sums.data(), stride);
         for (int t = 0; t < n_groups * kCodeGroupKeys; ++t) {
           DecodeKey(book, codes.data() + static_cast<size_t>(t / kCodeGroupKeys) * CodeGroupBytes(head_dim),
                     t % kCodeGroupKeys, key.data());
           for (int i = 0; i < n_queries; ++i) {
             const double exact = 0.3 * std::inner_product(key.begin(), key.end(), q.begin() + i * head_dim, 0.0);
             // Each entry is rounded to the nearest step; then there is f32's own rounding of some hundred terms.
-            const double bound = book.n_nibbles() * tables[static_cast<size_t>(i)].step * 0.5 + 1e-5 * head_dim;
-            EXPECT_NEAR(scores[static_cast<size_t>(i * stride + t)], exact, bound);
+            const CodeTables& table = tables[static_cast<size_t>(i)];
+            const double bound = book.n_nibbles() * table.step * 0.5 + 1e-5 * head_dim;
+            EXPECT_NEAR(table.base + table.step * sums[static_cast<size_t>(i * stride + t)], exact, bound);
           }
         }
       });
@@ -120,73 +121,17 @@ TEST(KeyCodesTest, ScoresAreThoseOfDecodedKeysOnEveryTarget) {
   }
 }
 
-TEST(KeyCodesTest, AQueryThatIsNotFiniteScoresNaN) {
+TEST(KeyCodesTest, AQueryThatIsNotFiniteHasNoBase) {
   std::mt19937 random(2);
   const KeyCodebook book = MixedBook(64, random);
-  const std::vector<uint8_t> codes = Encode(book, KeysOf(book, 1, random), 1);
   ForEveryTarget([&](const char* target) {
     SCOPED_TRACE(target);
     for (const float bad : {NAN, INFINITY}) {
       std::vector<float> q(64, 1.0f);
       q[17] = bad;
-      std::vector<uint8_t> rows(CodeTableBytes(64));
-      const CodeTables tables = MakeCodeTables(book, q.data(), 1.0f, rows.data());
-      std::vector<float> scores(kCodeGroupKeys);
-      ScoreCodes(codes.data(), 1, 64, &tables, 1, scores.data(), kCodeGroupKeys);
-      float sum = 0;
-      EXPECT_TRUE(std::isnan(ExpGroups(scores.data(), 1, &sum)));
-      EXPECT_TRUE(std::isnan(sum));
-    }
-  });
-}
-
-TEST(KeyCodesTest, WeightsAreRelativeToTheLargestScore) {
-  std::mt19937 random(3);
-  std::normal_distribution<float> normal(0, 20);
-  std::vector<float> original(3 * kCodeGroupKeys);
-  for (float& x : original) x = normal(random);
-  std::fill_n(original.begin(), 16, -INFINITY);
-  ForEveryTarget([&](const char* target) {
-    SCOPED_TRACE(target);
-    std::vector<float> scores = original;
-    std::vector<float> sums(3);
-    const float largest = ExpGroups(scores.data(), 3, sums.data());
-    EXPECT_EQ(largest, *std::ranges::max_element(original));
-    std::vector<double> expected(3, 0.0);
-    for (size_t t = 0; t < scores.size(); ++t) {
-      const double weight = std::exp2(static_cast<double>(original[t]) - largest);
-      EXPECT_NEAR(scores[t], weight, 1e-5 * weight + 1e-30);
-      expected[t / kCodeGroupKeys] += weight;
-    }
-    for (size_t g = 0; g < 3; ++g) EXPECT_NEAR(sums[g], expected[g], 1e-5 * expected[g]);
-  });
-}
-
-TEST(KeyCodesTest, FindsWhatIsHeavyOverAllQueries) {
-  std::mt19937 random(4);
-  std::uniform_real_distribution<float> uniform;
-  const size_t n = 160, stride = 200;
-  std::vector<float> weights(3 * stride);
-  for (float& x : weights) x = uniform(random);
-  weights[7] = NAN;
-  const std::vector<float> factor = {0.5f, 2.0f, 0.25f};
-  ForEveryTarget([&](const char* target) {
-    SCOPED_TRACE(target);
-    for (const float least : {0.0f, 1.4f, 5.0f}) {
-      std::vector<int32_t> numbers(n + 16);
-      std::vector<float> totals(n + 16);
-      const int64_t count =
-          FindHeavy(weights.data(), stride, factor.data(), 3, n, least, numbers.data(), totals.data());
-      size_t found = 0;
-      for (size_t t = 0; t < n; ++t) {
-        const float total = 0.5f * weights[t] + 2 * weights[t + stride] + 0.25f * weights[t + 2 * stride];
-        if (!(total >= least)) continue;
-        ASSERT_LT(found, static_cast<size_t>(count));
-        EXPECT_EQ(numbers[found], static_cast<int32_t>(t));
-        EXPECT_NEAR(totals[found], total, 1e-5);
-        ++found;
-      }
-      EXPECT_EQ(found, static_cast<size_t>(count));
+      std::vector<uint8_t> rows(CodeTableBytes(64), 1);
+      EXPECT_TRUE(std::isnan(MakeCodeTables(book, q.data(), 1.0f, rows.data()).base));
+      EXPECT_EQ(rows, std::vector<uint8_t>(CodeTableBytes(64), 0));
     }
   });
 }

@@ -5,11 +5,13 @@
 #include <cfloat>
 #include <cmath>
 #include <new>
+#include <numeric>
 #include <span>
 #include <thread>
 
 #include "src/base/check.h"
 #include "src/kernels/key_list.h"
+#include "src/kernels/key_weights.h"
 
 namespace loopserve {
 namespace {
@@ -18,10 +20,20 @@ namespace {
 /// should more than that change from one token to the next, a token reads fewer keys.
 constexpr float kLeastWeightDrop = 0.125f;
 
+/// Sinks are always read exactly.
+void LeaveOutSinks(uint16_t* weights, float* group_sums) {
+  for (int i = 0; i < CodedKeys::kSinks; ++i) {
+    group_sums[0] -= WeightOf(weights[i]);
+    weights[i] = 0;
+  }
+  group_sums[0] = std::max(0.0f, group_sums[0]);
+}
+
 }  // namespace
 
 struct CodedAttention::ThreadState {
   std::vector<uint8_t> tables;   // of kMaxCodeQueries queries
+  std::vector<uint16_t> sums;    // of these queries and the keys of a run
   std::vector<float> shares;     // [n_runs][n_heads]: from a weight relative to its run to a share of the head's
   std::vector<uint32_t> counts;  // [n_units][WeightBins::kBins]
   std::vector<int32_t> picked;   // of a unit, with room for what a run may add
@@ -57,7 +69,7 @@ Status CodedAttention::BeginStep(Dialogue& dialogue, int64_t position, bool mark
       always_.push_back(static_cast<int32_t>(key));
     for (int64_t key = n_scanned_; key <= position; ++key) always_.push_back(static_cast<int32_t>(key));
     wanted_ = std::max<int64_t>(0, settings.budget - static_cast<int64_t>(always_.size()));
-    scores_.resize(n_heads * n_scanned);
+    weights_.resize(n_heads * n_scanned);
     group_sums_.resize(n_heads * n_scanned / kCodeGroupKeys);
     // A run may write up to 16 numbers beyond its last.
     heavy_.resize(static_cast<size_t>(n_units_) * n_scanned + 16);
@@ -68,6 +80,7 @@ Status CodedAttention::BeginStep(Dialogue& dialogue, int64_t position, bool mark
     sums_.resize((n_runs + 1) * n_heads);
     for (ThreadState& state : states_) {
       state.tables.resize(kMaxCodeQueries * CodeTableBytes(params_.head_dim));
+      state.sums.resize(size_t{kMaxCodeQueries} * CodedKeys::kRunKeys);
       state.shares.resize(n_runs * n_heads);
       state.counts.resize(static_cast<size_t>(n_units_) * WeightBins::kBins);
       state.picked.resize(static_cast<size_t>(std::min(wanted_, n_scanned_) + CodedKeys::kRunKeys + 16));
@@ -140,16 +153,16 @@ void CodedAttention::ScanPiece(int layer, const float* q, const Piece& piece, Th
       tables[i] = MakeCodeTables(run.book, q + int64_t{head + i} * params_.head_dim, factor,
                                  state.tables.data() + static_cast<size_t>(i) * table_bytes);
     }
-    ScoreCodes(run.codes.data(), n_groups, params_.head_dim, tables, n, ScoresOf(head, piece.run), n_scanned_);
+    SumCodes(run.codes.data(), n_groups, params_.head_dim, tables, n, state.sums.data(), CodedKeys::kRunKeys);
     for (int i = 0; i < n; ++i) {
-      float* scores = ScoresOf(head + i, piece.run);
-      if (piece.run == 0) std::fill_n(scores, CodedKeys::kSinks, -HUGE_VALF);  // always read
+      uint16_t* sums = state.sums.data() + i * CodedKeys::kRunKeys;
+      uint16_t* weights = WeightsOf(head + i, piece.run);
       float* group_sums = GroupSums(head + i, piece.run);
+      if (piece.run == 0) std::fill_n(sums, CodedKeys::kSinks, uint16_t{0});  // no part in the largest
       const size_t at = RunHead(piece.run, head + i);
-      largest_[at] = ExpGroups(scores, n_groups, group_sums);
-      float sum = 0;
-      for (int g = 0; g < n_groups; ++g) sum += group_sums[g];
-      sums_[at] = sum;
+      largest_[at] = WeighSums(sums, n_groups, tables[i].base, tables[i].step, weights, group_sums);
+      if (piece.run == 0) LeaveOutSinks(weights, group_sums);
+      sums_[at] = std::accumulate(group_sums, group_sums + n_groups, 0.0f);
     }
   }
 }
@@ -178,9 +191,9 @@ void CodedAttention::Weigh(int thread) {
     for (int head = piece.kv_head * group_; head < (piece.kv_head + 1) * group_; head += unit_heads_) {
       const int unit = head / unit_heads_;
       const int64_t begin = int64_t{unit} * n_scanned_ + piece.run * CodedKeys::kRunKeys;
-      const int64_t n = FindHeavy(ScoresOf(head, piece.run), n_scanned_, state.shares.data() + RunHead(piece.run, head),
-                                  unit_heads_, n_keys, std::max(LeastWeight(unit), WeightBins::LeastOf(0)),
-                                  heavy_.data() + begin, totals_.data() + begin);
+      const int64_t n = FindHeavy(
+          WeightsOf(head, piece.run), n_scanned_, state.shares.data() + RunHead(piece.run, head), unit_heads_, n_keys,
+          std::max(LeastWeight(unit), WeightBins::LeastOf(0)), heavy_.data() + begin, totals_.data() + begin);
       n_heavy_[static_cast<size_t>(piece.run * n_units_ + unit)] = static_cast<int32_t>(n);
       CountWeights({totals_.data() + begin, static_cast<size_t>(n)},
                    std::span(state.counts).subspan(static_cast<size_t>(unit) * WeightBins::kBins, WeightBins::kBins));
@@ -228,8 +241,9 @@ void CodedAttention::PickPiece(const Piece& piece, int unit, const WeightCut& cu
   for (int i = head; i < head + unit_heads_; ++i) {
     // What is read exactly does not count by estimate too.
     float* group_sums = GroupSums(i, piece.run);
-    const float* weights = ScoresOf(i, piece.run);
-    for (const int32_t key : picked) group_sums[(key - first_key) / kCodeGroupKeys] -= weights[key - first_key];
+    const uint16_t* weights = WeightsOf(i, piece.run);
+    for (const int32_t key : picked)
+      group_sums[(key - first_key) / kCodeGroupKeys] -= WeightOf(weights[key - first_key]);
     for (int g = 0; g < n_groups; ++g) group_sums[g] = std::max(0.0f, group_sums[g]);
     AddWeightedRows(run.value_means.data(), n_groups, params_.head_dim, group_sums, largest_[RunHead(piece.run, i)],
                     Partials(2 * thread + 1) + static_cast<size_t>(i) * KeyListPartialFloats(params_.head_dim));

@@ -3,7 +3,7 @@
 // takes part in every token, for a fraction of the bytes (docs/algorithm.md, "Decode").
 //
 // A layer of a step: Scan -> barrier -> Weigh -> barrier -> Attend -> barrier -> Merge, each called by every thread.
-// The work is split into pieces (a run of a KV head), each done by one thread throughout: its scores stay in that
+// The work is split into pieces (a run of a KV head), each done by one thread throughout: its weights stay in that
 // thread's cache. Which thread that is depends on n_threads alone. Thread rule: one owner; nothing is allocated between
 // BeginStep and the next.
 #pragma once
@@ -57,7 +57,9 @@ class CodedAttention {
   }
   /// Groups of a run that are scanned: the newest keys are read exactly.
   int ScannedGroups(int run) const;
-  float* ScoresOf(int head, int run) { return scores_.data() + int64_t{head} * n_scanned_ + run * CodedKeys::kRunKeys; }
+  uint16_t* WeightsOf(int head, int run) {
+    return weights_.data() + int64_t{head} * n_scanned_ + run * CodedKeys::kRunKeys;
+  }
   float* GroupSums(int head, int run) {
     return group_sums_.data() + (int64_t{head} * n_scanned_ + run * CodedKeys::kRunKeys) / kCodeGroupKeys;
   }
@@ -99,7 +101,7 @@ class CodedAttention {
   int layer_ = 0;
   const float* q_ = nullptr;
   std::atomic<bool> row_is_stored_ = false;
-  std::vector<float> scores_;          // [n_heads][n_scanned]: scores, then weights relative to the run's largest
+  std::vector<uint16_t> weights_;      // [n_heads][n_scanned], bf16: by codes, relative to the run's heaviest
   std::vector<float> group_sums_;      // [n_heads][n_scanned / kCodeGroupKeys]: what is not read exactly, after Attend
   std::vector<int32_t> heavy_;         // [n_units][n_scanned]: in each run, numbers in it that may be chosen,
   std::vector<float> totals_;          // their weights over the heads of the unit,

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "src/base/check.h"
-#include "src/kernels/key_codes.h"
+#include "src/kernels/key_weights.h"
 
 namespace loopserve {
 
@@ -31,12 +31,11 @@ void CountWeights(std::span<const float> weights, std::span<uint32_t> counts) {
 
 int64_t KeepHeaviest(const int32_t* numbers, const float* totals, int64_t n, const WeightCut& cut, int32_t first,
                      int32_t* kept) {
-  const float one = 1;
   const float above = cut.bin + 1 < WeightBins::kBins ? WeightBins::LeastOf(cut.bin + 1) : INFINITY;
   const int64_t n_padded = (n + 15) / 16 * 16;
   std::array<float, kMostNumbers + 16> weights;
   LS_CHECK(n_padded <= kMostNumbers);
-  const int64_t found = FindHeavy(totals, 0, &one, 1, n_padded, cut.Least(), kept, weights.data());
+  const int64_t found = FindHeavyTotals(totals, n_padded, cut.Least(), kept, weights.data());
   int64_t own = 0;
   for (int64_t i = 0; i < found; ++i) own += weights[static_cast<size_t>(i)] < above ? 1 : 0;
   int64_t dropped = own - cut.ShareOf(own);
