@@ -1,7 +1,7 @@
 // The keys of a dialogue in one bit per element, and the mean values of their neighbours: what a decode step looks
 // through to find the keys that matter to it, and what the others count as (docs/algorithm.md, "Decode").
 //
-// Keys are coded when an answer begins, and from then on whenever a whole group of kCodeGroupKeys is there. A run of up
+// Keys are coded when a prefill ends, and in an answer whenever a whole group of kCodeGroupKeys is there. A run of up
 // to kRunGroups groups shares a codebook. What is coded is never coded again: the same tokens in the same turns give
 // the same codes. Thread rule: one owner; Extend works on the compute threads.
 #pragma once

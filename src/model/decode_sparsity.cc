@@ -24,6 +24,17 @@ bool IsWorthwhile(const DecodeSettings& settings, int64_t n_keys) {
 DecodeSparsity::DecodeSparsity(const Model& model, ComputeThreads& threads)
     : model_(model), threads_(threads), keeper_(model, threads), coded_(model.params(), threads.n_threads()) {}
 
+Status DecodeSparsity::EndPrefill(Dialogue& dialogue, double* selection_ms) {
+  const DecodeSettings& settings = dialogue.policy.decode();
+  if (settings.method != DecodeSettings::Method::kCodedKeys) return Status::Ok();
+  if (!IsWorthwhile(settings, dialogue.cache.n_tokens())) return Status::Ok();
+  const auto start = Clock::now();
+  // Keys that cannot be coded are found again by Begin, which then reads every key.
+  Status status = dialogue.coded_keys.Extend(dialogue.cache, dialogue.queries, model_.params(), threads_).status();
+  *selection_ms += MillisecondsSince(start);
+  return status;
+}
+
 Status DecodeSparsity::Begin(Dialogue& dialogue, bool measure, double* selection_ms) {
   const DecodeSettings& settings = dialogue.policy.decode();
   dialogue.EndAnswer();

@@ -19,6 +19,9 @@ class DecodeSparsity {
 
   DecodeSparsity(const Model& model, ComputeThreads& threads);
 
+  /// A prefill is done and its tokens are committed: codes their keys, where decoding will look for them.
+  /// kResourceExhausted.
+  Status EndPrefill(Dialogue& dialogue, double* selection_ms);
   /// An answer begins: chooses, or codes, if the dialogue's policy has a budget and the context is long enough; else
   /// steps read everything. measure: MeasureCoverage will be called. kResourceExhausted leaves the latter.
   Status Begin(Dialogue& dialogue, bool measure, double* selection_ms);

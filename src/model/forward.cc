@@ -64,7 +64,9 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
     }
     cache.CommitTokens(rows);
   }
-  return Status::Ok();
+  Status status = decode_->sparsity().EndPrefill(dialogue, &stats->attention.selection_ms);
+  if (!status.ok()) dialogue.Truncate(before);
+  return status;
 }
 
 Status Forward::BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stats) {
