@@ -148,11 +148,16 @@ void SumAllCodes(const uint8_t* codes, int n_groups, int n_pairs, const CodeTabl
 }
 
 /// Entries of all nibbles in f32, each row less its least, which its elements take at their lowest levels together;
-/// returns the sum of these, and the widest row in `range`.
+/// returns the score of a key at all of these, and the widest row in `range`.
 float MakeRows(const KeyCodebook& book, const float* q, float factor, float* HWY_RESTRICT rows, float* range) {
   const Lanes16 d;
   const size_t step = hn::Lanes(d);
-  float base = 0;
+  const hn::CappedTag<float, 8> d8;
+  auto score_of_mean = hn::Zero(d8);
+  for (size_t i = 0; i < static_cast<size_t>(book.head_dim); i += hn::Lanes(d8)) {
+    score_of_mean = hn::MulAdd(hn::LoadU(d8, q + i), hn::LoadU(d8, book.mean.data() + i), score_of_mean);
+  }
+  float base = factor * hn::GetLane(hn::SumOfLanes(d8, score_of_mean));
   *range = 0;
   auto place = book.places.begin();
   for (int nibble = 0; nibble < book.n_nibbles(); ++nibble, rows += 16) {
@@ -238,7 +243,6 @@ CodeTables MakeCodeTables(const KeyCodebook& book, const float* q, float factor,
   float range = 0;
   tables.rows = rows;
   tables.base = HWY_DYNAMIC_DISPATCH(MakeRows)(book, q, factor, exact, &range);
-  for (int i = 0; i < book.head_dim; ++i) tables.base += factor * q[i] * book.mean[static_cast<size_t>(i)];
   const size_t n = CodeTableBytes(book.head_dim);
   if (!(range <= FLT_MAX) || !std::isfinite(tables.base)) {
     std::memset(rows, 0, n);

@@ -54,6 +54,29 @@ void AddList(D d, const KvHeadView& kv, const float* q, int n_queries, float sca
   }
 }
 
+/// The columns of kVectors vectors from `column` on: partial = keep * partial + take * weights . rows.
+template <int kVectors, class D>
+HWY_INLINE void AddRowsOfColumns(D d, const float* HWY_RESTRICT rows, int64_t n_rows, size_t head_dim, size_t column,
+                                 const float* HWY_RESTRICT weights, float keep, float take,
+                                 float* HWY_RESTRICT partial) {
+  float* target = partial + kHeader + column;
+  hn::Vec<D> totals[kVectors];
+  LOOPSERVE_UNROLL
+  for (int j = 0; j < kVectors; ++j) {
+    totals[j] = hn::Mul(hn::Set(d, keep), hn::LoadU(d, target + j * hn::Lanes(d)));
+  }
+  for (int64_t i = 0; i < n_rows; ++i) {
+    const auto weight = hn::Set(d, take * weights[i]);
+    const float* row = rows + static_cast<size_t>(i) * head_dim + column;
+    LOOPSERVE_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      totals[j] = hn::MulAdd(weight, hn::LoadU(d, row + j * hn::Lanes(d)), totals[j]);
+    }
+  }
+  LOOPSERVE_UNROLL
+  for (int j = 0; j < kVectors; ++j) hn::StoreU(totals[j], d, target + j * hn::Lanes(d));
+}
+
 /// partial += weights . rows, the weights being relative to 2^max.
 void AddRows(const float* HWY_RESTRICT rows, int64_t n_rows, size_t head_dim, const float* HWY_RESTRICT weights,
              float max, float* HWY_RESTRICT partial) {
@@ -66,13 +89,14 @@ void AddRows(const float* HWY_RESTRICT rows, int64_t n_rows, size_t head_dim, co
   const float take = std::exp2(max - larger);
   partial[0] = larger;
   partial[1] = partial[1] * keep + sum * take;
-  for (size_t column = 0; column < head_dim; column += hn::Lanes(d)) {
-    auto total = hn::Mul(hn::Set(d, keep), hn::LoadU(d, partial + kHeader + column));
-    for (int64_t i = 0; i < n_rows; ++i) {
-      const auto weight = hn::Set(d, take * weights[i]);
-      total = hn::MulAdd(weight, hn::LoadU(d, rows + static_cast<size_t>(i) * head_dim + column), total);
-    }
-    hn::StoreU(total, d, partial + kHeader + column);
+  size_t column = 0;
+  const hn::CappedTag<float, 16> wide;
+  constexpr int kVectors = 4;
+  for (; column + kVectors * hn::Lanes(wide) <= head_dim; column += kVectors * hn::Lanes(wide)) {
+    AddRowsOfColumns<kVectors>(wide, rows, n_rows, head_dim, column, weights, keep, take, partial);
+  }
+  for (; column < head_dim; column += hn::Lanes(d)) {
+    AddRowsOfColumns<1>(d, rows, n_rows, head_dim, column, weights, keep, take, partial);
   }
 }
 
