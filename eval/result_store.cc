@@ -154,6 +154,14 @@ Result<RunInputs> ResultStore::Inputs() {
   }
 }
 
+Status ResultStore::Note(const std::string& key, const std::string& value) {
+  LS_ASSIGN_OR_RETURN(SqlStatement insert,
+                      database_.Prepare("INSERT INTO run VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2"));
+  insert.Bind(0, std::string_view(key));
+  insert.Bind(1, std::string_view(value));
+  return insert.Run();
+}
+
 Status ResultStore::CheckInputs(const RunInputs& inputs, const std::string& dir) {
   LS_ASSIGN_OR_RETURN(const RunInputs stored, Inputs());
   const std::map<std::string, std::string> before(stored.begin(), stored.end());

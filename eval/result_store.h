@@ -35,7 +35,10 @@ class ResultStore {
   Status Add(const PlayedDialogue& played);
   /// All, in the order in which they were played.
   Result<std::vector<PlayedDialogue>> All();
+  /// With what was noted.
   Result<RunInputs> Inputs();
+  /// Something to know about the run that may change from start to start, beside its inputs.
+  Status Note(const std::string& key, const std::string& value);
 
  private:
   explicit ResultStore(SqlDatabase database) : database_(std::move(database)) {}
