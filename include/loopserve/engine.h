@@ -135,10 +135,11 @@ struct GenerationStats {
   double linear_ms = 0;
   double attention_ms = 0;
   double selection_ms = 0;
-  /// KV rows read / KV rows held, mean over steps; 1 for dense. Empty if no step was computed.
+  /// KV rows read / KV rows held, mean over steps, codes of keys counted by their bytes; 1 for dense. Empty if no step
+  /// was computed.
   std::optional<double> decode_kv_fraction;
-  /// True attention weight of the coming tokens that the working set held, mean over tokens, layers and heads; and the
-  /// mean of the head that a tenth of all do worse than. Empty unless RunControl::measure_quality asked for it.
+  /// True attention weight of the coming tokens on the keys that they read exactly, mean over tokens, layers and heads;
+  /// and the mean of the head that a tenth of all do worse than. Empty unless RunControl::measure_quality asked for it.
   std::optional<double> decode_coverage;
   std::optional<double> decode_coverage_p10;
 };

@@ -51,6 +51,9 @@ constexpr Patterns MakePatterns() {
 }
 inline constexpr Patterns kPatterns = MakePatterns();
 
+/// Entries of a table: two of them fit a byte.
+inline constexpr int kMostEntry = 127;
+
 /// Codes lie so that sums of pairs of bytes come out in the order of the keys: of 16 bytes those at even places are
 /// keys 0 to 7, the others keys 8 to 15.
 constexpr int ByteOfKey(int key) { return key / 16 * 16 + key % 8 * 2 + key / 8 % 2; }
@@ -101,10 +104,11 @@ HWY_INLINE void SumEntries(const uint8_t* HWY_RESTRICT codes, int n_pairs, const
       LOOPSERVE_UNROLL
       for (int r = 0; r < kQueries; ++r) {
         const uint8_t* rows = tables[r].rows + p * 32;
-        const auto a = hn::BitCast(d16, hn::TableLookupBytes(hn::LoadDup128(d8, rows), low));
-        const auto b = hn::BitCast(d16, hn::TableLookupBytes(hn::LoadDup128(d8, rows + 16), high));
-        both[r] = hn::Add(both[r], hn::Add(a, b));
-        odd[r] = hn::Add(odd[r], hn::Add(hn::ShiftRight<8>(a), hn::ShiftRight<8>(b)));
+        const auto a = hn::TableLookupBytes(hn::LoadDup128(d8, rows), low);
+        const auto b = hn::TableLookupBytes(hn::LoadDup128(d8, rows + 16), high);
+        const auto pair = hn::BitCast(d16, hn::Add(a, b));  // two entries fit a byte
+        both[r] = hn::Add(both[r], pair);
+        odd[r] = hn::Add(odd[r], hn::ShiftRight<8>(pair));
       }
     }
     LOOPSERVE_UNROLL
@@ -162,33 +166,31 @@ void ScoreAllCodes(const uint8_t* codes, int n_groups, int n_pairs, const CodeTa
   }
 }
 
-/// Entries of all nibbles in f32, each row less its least; returns the sum of these, and the widest row in `range`.
+/// Entries of all nibbles in f32, each row less its least, which its elements take at their lowest levels together;
+/// returns the sum of these, and the widest row in `range`.
 float MakeRows(const KeyCodebook& book, const float* q, float factor, float* HWY_RESTRICT rows, float* range) {
   const Lanes16 d;
   const size_t step = hn::Lanes(d);
-  const size_t n = static_cast<size_t>(book.n_nibbles()) * 16;
-  for (size_t i = 0; i < n; i += step) hn::StoreU(hn::Zero(d), d, rows + i);
-  for (const KeyCodebook::Place& place : book.places) {
-    const float* pattern = code_internal::kPatterns.level[place.bits][place.shift];
-    const auto weight = hn::Set(d, factor * q[place.element] * book.deviation[place.element]);
-    float* row = rows + size_t{place.nibble} * 16;
-    for (size_t i = 0; i < 16; i += step) {
-      hn::StoreU(hn::MulAdd(weight, hn::LoadU(d, pattern + i), hn::LoadU(d, row + i)), d, row + i);
-    }
-  }
   float base = 0;
   *range = 0;
-  for (float* row = rows; row < rows + n; row += 16) {
-    auto least = hn::LoadU(d, row);
-    auto most = least;
-    for (size_t i = step; i < 16; i += step) {
-      least = hn::Min(least, hn::LoadU(d, row + i));
-      most = hn::Max(most, hn::LoadU(d, row + i));
+  auto place = book.places.begin();
+  for (int nibble = 0; nibble < book.n_nibbles(); ++nibble, rows += 16) {
+    float weights[4];
+    const float* patterns[4];
+    int n = 0;
+    float half = 0;
+    for (; place != book.places.end() && place->nibble == nibble; ++place, ++n) {
+      weights[n] = factor * q[place->element] * book.deviation[place->element];
+      patterns[n] = code_internal::kPatterns.level[place->bits][place->shift];
+      half += std::abs(weights[n]) * code_internal::Level(place->bits, (1 << place->bits) - 1);
     }
-    least = hn::MinOfLanes(d, least);
-    base += hn::GetLane(least);
-    *range = std::max(*range, hn::GetLane(hn::MaxOfLanes(d, most)) - hn::GetLane(least));
-    for (size_t i = 0; i < 16; i += step) hn::StoreU(hn::Sub(hn::LoadU(d, row + i), least), d, row + i);
+    base -= half;
+    *range = std::max(*range, 2 * half);
+    for (size_t i = 0; i < 16; i += step) {
+      auto entry = hn::Set(d, half);
+      for (int j = 0; j < n; ++j) entry = hn::MulAdd(hn::Set(d, weights[j]), hn::LoadU(d, patterns[j] + i), entry);
+      hn::StoreU(entry, d, rows + i);
+    }
   }
   return base;
 }
@@ -200,7 +202,7 @@ void RoundRows(const float* HWY_RESTRICT rows, size_t n, float inverse_step, uin
   const auto inverse = hn::Set(d, inverse_step);
   for (size_t i = 0; i < n; i += hn::Lanes(d)) {
     const auto entry = hn::NearestInt(hn::Mul(hn::LoadU(d, rows + i), inverse));
-    hn::StoreU(hn::DemoteTo(d8, hn::Min(entry, hn::Set(di, 255))), d8, target + i);
+    hn::StoreU(hn::DemoteTo(d8, hn::Min(entry, hn::Set(di, code_internal::kMostEntry))), d8, target + i);
   }
 }
 
@@ -230,30 +232,29 @@ float ExpAllGroups(float* HWY_RESTRICT scores, int n_groups, float* HWY_RESTRICT
   return shift;
 }
 
-void AddUp(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n,
-           float* HWY_RESTRICT total) {
-  const Lanes16 d;
-  const auto step = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t t = 0; t < n; t += step) {
-    auto sum = hn::Zero(d);
-    for (int r = 0; r < n_queries; ++r) {
-      sum = hn::MulAdd(hn::Set(d, factor[r]), hn::LoadU(d, weights + r * stride + t), sum);
-    }
-    hn::StoreU(sum, d, total + t);
-  }
-}
-
-int64_t FindAll(const float* total, int64_t n, float threshold, int32_t* HWY_RESTRICT found) {
+int64_t FindAllHeavy(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n, float least,
+                     int32_t* HWY_RESTRICT numbers, float* HWY_RESTRICT totals) {
   const Lanes16 d;
   const hn::RebindToSigned<Lanes16> di;
   const auto step = static_cast<int64_t>(hn::Lanes(d));
-  const auto least = hn::Set(d, threshold);
+  const auto limit = hn::Set(d, least);
   int64_t count = 0;
   for (int64_t t = 0; t < n; t += step) {
-    const auto mask = hn::Ge(hn::LoadU(d, total + t), least);
+    auto total = hn::Zero(d);
+    for (int r = 0; r < n_queries; ++r) {
+      total = hn::MulAdd(hn::Set(d, factor[r]), hn::LoadU(d, weights + r * stride + t), total);
+    }
+    const auto mask = hn::Ge(total, limit);
     if (hn::AllFalse(d, mask)) continue;
-    count += static_cast<int64_t>(
-        hn::CompressStore(hn::Iota(di, static_cast<int32_t>(t)), hn::RebindMask(di, mask), di, found + count));
+    // Compressing into registers: the instruction that compresses into memory takes over a hundred cycles on Zen 4.
+    hn::StoreU(hn::Compress(total, mask), d, totals + count);
+    const auto number = hn::Iota(di, static_cast<int32_t>(t));
+    hn::StoreU(hn::Compress(number, hn::RebindMask(di, mask)), di, numbers + count);
+    count += static_cast<int64_t>(hn::CountTrue(d, mask));
+  }
+  for (int64_t i = count; i % 16 != 0; ++i) {
+    numbers[i] = 0;
+    totals[i] = 0;
   }
   return count;
 }
@@ -267,29 +268,29 @@ HWY_EXPORT(ScoreAllCodes);
 HWY_EXPORT(MakeRows);
 HWY_EXPORT(RoundRows);
 HWY_EXPORT(ExpAllGroups);
-HWY_EXPORT(AddUp);
-HWY_EXPORT(FindAll);
+HWY_EXPORT(FindAllHeavy);
 
 using code_internal::ByteOfKey;
 using code_internal::Level;
 
 void EncodeKeys(const KeyCodebook& book, const float* keys, uint8_t* codes) {
   std::memset(codes, 0, CodeGroupBytes(book.head_dim));
+  const auto head_dim = static_cast<size_t>(book.head_dim);
+  float column[kCodeGroupKeys];
+  int32_t numbers[kCodeGroupKeys];
   for (const KeyCodebook::Place& place : book.places) {
-    float thresholds[(1 << kMaxCodeBits) - 1];
-    const int n_levels = 1 << place.bits;
+    for (size_t key = 0; key < kCodeGroupKeys; ++key) column[key] = keys[key * head_dim + place.element];
+    std::fill_n(numbers, kCodeGroupKeys, 0);
     const float mean = book.mean[place.element];
     const float deviation = book.deviation[place.element];
-    for (int i = 0; i + 1 < n_levels; ++i) {
-      thresholds[i] = mean + deviation * 0.5f * (Level(place.bits, i) + Level(place.bits, i + 1));
+    for (int i = 0; i + 1 < 1 << place.bits; ++i) {
+      const float threshold = mean + deviation * 0.5f * (Level(place.bits, i) + Level(place.bits, i + 1));
+      for (size_t key = 0; key < kCodeGroupKeys; ++key) numbers[key] += column[key] > threshold ? 1 : 0;
     }
     uint8_t* bytes = codes + place.nibble / 2 * kCodeGroupKeys;
     const int shift = place.shift + place.nibble % 2 * 4;
     for (int key = 0; key < kCodeGroupKeys; ++key) {
-      const float x = keys[static_cast<size_t>(key) * static_cast<size_t>(book.head_dim) + place.element];
-      int code = 0;
-      for (int i = 0; i + 1 < n_levels; ++i) code += x > thresholds[i] ? 1 : 0;
-      bytes[ByteOfKey(key)] = static_cast<uint8_t>(bytes[ByteOfKey(key)] | code << shift);
+      bytes[ByteOfKey(key)] = static_cast<uint8_t>(bytes[ByteOfKey(key)] | numbers[key] << shift);
     }
   }
 }
@@ -318,7 +319,7 @@ CodeTables MakeCodeTables(const KeyCodebook& book, const float* q, float factor,
     tables.base = NAN;
     return tables;
   }
-  tables.step = std::max(range, FLT_MIN) / 255.0f;
+  tables.step = std::max(range, FLT_MIN) / code_internal::kMostEntry;
   HWY_DYNAMIC_DISPATCH(RoundRows)(exact, n, 1.0f / tables.step, rows);
   return tables;
 }
@@ -334,14 +335,10 @@ float ExpGroups(float* scores, int n_groups, float* sums) {
   return HWY_DYNAMIC_DISPATCH(ExpAllGroups)(scores, n_groups, sums);
 }
 
-void AddUpWeights(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n, float* total) {
+int64_t FindHeavy(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n, float least,
+                  int32_t* numbers, float* totals) {
   LS_CHECK(n % 16 == 0);
-  HWY_DYNAMIC_DISPATCH(AddUp)(weights, stride, factor, n_queries, n, total);
-}
-
-int64_t FindAtLeast(const float* total, int64_t n, float threshold, int32_t* found) {
-  LS_CHECK(n % 16 == 0);
-  return HWY_DYNAMIC_DISPATCH(FindAll)(total, n, threshold, found);
+  return HWY_DYNAMIC_DISPATCH(FindAllHeavy)(weights, stride, factor, n_queries, n, least, numbers, totals);
 }
 
 }  // namespace loopserve

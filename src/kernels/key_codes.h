@@ -48,7 +48,7 @@ void EncodeKeys(const KeyCodebook& book, const float* keys, uint8_t* codes);
 /// The plain twin's half: what key `key` of a group counts as, f32 [head_dim].
 void DecodeKey(const KeyCodebook& book, const uint8_t* codes, int key, float* target);
 
-/// The tables of one query: score = base + step * (sum of an entry of [0, 255] for each nibble).
+/// The tables of one query: score = base + step * (sum of an entry of [0, 127] for each nibble).
 struct CodeTables {
   const uint8_t* rows = nullptr;  ///< [n_nibbles][16], CodeTableBytes
   float base = 0;
@@ -67,11 +67,11 @@ void ScoreCodes(const uint8_t* codes, int n_groups, int head_dim, const CodeTabl
 /// the largest score, or NaN where a score is.
 float ExpGroups(float* scores, int n_groups, float* sums);
 
-/// total[t] = sum over i of factor[i] * weights[i * stride + t], t below n, a multiple of 16.
-void AddUpWeights(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n, float* total);
-
-/// The numbers t below n, a multiple of 16, of which total[t] >= threshold, ascending; returns how many. `found`: room
-/// for n and 16 more. NaN is not found.
-int64_t FindAtLeast(const float* total, int64_t n, float threshold, int32_t* found);
+/// The heavy of keys [0, n), n a multiple of 16, by total(t) = sum over i of factor[i] * weights[i * stride + t]: those
+/// with a total of at least `least`, ascending, as numbers and totals; returns how many. Room for n in
+/// both. A total that is NaN is not heavy.
+/// Numbers and totals behind the last, up to a multiple of 16, are 0.
+int64_t FindHeavy(const float* weights, int64_t stride, const float* factor, int n_queries, int64_t n, float least,
+                  int32_t* numbers, float* totals);
 
 }  // namespace loopserve

@@ -162,29 +162,32 @@ TEST(KeyCodesTest, WeightsAreRelativeToTheLargestScore) {
   });
 }
 
-TEST(KeyCodesTest, TotalsAndWhatIsFoundInThem) {
+TEST(KeyCodesTest, FindsWhatIsHeavyOverAllQueries) {
   std::mt19937 random(4);
   std::uniform_real_distribution<float> uniform;
-  const int64_t n = 160, stride = 200;
+  const size_t n = 160, stride = 200;
   std::vector<float> weights(3 * stride);
   for (float& x : weights) x = uniform(random);
+  weights[7] = NAN;
   const std::vector<float> factor = {0.5f, 2.0f, 0.25f};
   ForEveryTarget([&](const char* target) {
     SCOPED_TRACE(target);
-    std::vector<float> total(n);
-    AddUpWeights(weights.data(), stride, factor.data(), 3, n, total.data());
-    std::vector<int32_t> expected;
-    for (int64_t t = 0; t < n; ++t) {
-      const auto i = static_cast<size_t>(t);
-      EXPECT_NEAR(total[i], 0.5f * weights[i] + 2 * weights[i + stride] + 0.25f * weights[i + 2 * stride], 1e-5);
+    for (const float least : {0.0f, 1.4f, 5.0f}) {
+      std::vector<int32_t> numbers(n + 16);
+      std::vector<float> totals(n + 16);
+      const int64_t count =
+          FindHeavy(weights.data(), stride, factor.data(), 3, n, least, numbers.data(), totals.data());
+      size_t found = 0;
+      for (size_t t = 0; t < n; ++t) {
+        const float total = 0.5f * weights[t] + 2 * weights[t + stride] + 0.25f * weights[t + 2 * stride];
+        if (!(total >= least)) continue;
+        ASSERT_LT(found, static_cast<size_t>(count));
+        EXPECT_EQ(numbers[found], static_cast<int32_t>(t));
+        EXPECT_NEAR(totals[found], total, 1e-5);
+        ++found;
+      }
+      EXPECT_EQ(found, static_cast<size_t>(count));
     }
-    total[7] = NAN;
-    for (int32_t t = 0; t < n; ++t) {
-      if (total[static_cast<size_t>(t)] >= 1.4f) expected.push_back(t);
-    }
-    std::vector<int32_t> found(n + 16);
-    found.resize(static_cast<size_t>(FindAtLeast(total.data(), n, 1.4f, found.data())));
-    EXPECT_EQ(found, expected);
   });
 }
 

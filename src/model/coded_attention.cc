@@ -6,18 +6,27 @@
 #include <cmath>
 #include <new>
 #include <span>
+#include <thread>
 
 #include "src/base/check.h"
 #include "src/kernels/key_list.h"
 
 namespace loopserve {
+namespace {
+
+/// How much lighter than the lightest key read for the last token a key may be and still be considered for the next:
+/// should more than that change from one token to the next, a token reads fewer keys.
+constexpr float kLeastWeightDrop = 0.125f;
+
+}  // namespace
 
 struct CodedAttention::ThreadState {
   std::vector<uint8_t> tables;   // of kMaxCodeQueries queries
   std::vector<float> shares;     // [n_runs][n_heads]: from a weight relative to its run to a share of the head's
   std::vector<uint32_t> counts;  // [n_units][WeightBins::kBins]
-  std::vector<int32_t> found;    // of a run
-  int64_t n_read = 0;            // exact keys, all KV heads
+  std::vector<int32_t> picked;   // of a unit, with room for what a run may add
+  int64_t n_picked = 0;
+  int64_t n_read = 0;  // exact keys, all KV heads
 };
 
 CodedAttention::CodedAttention(const HyperParams& params, int n_threads)
@@ -28,7 +37,7 @@ CodedAttention::CodedAttention(const HyperParams& params, int n_threads)
 
 CodedAttention::~CodedAttention() = default;
 
-Status CodedAttention::BeginStep(const Dialogue& dialogue, int64_t position, bool mark_seen) {
+Status CodedAttention::BeginStep(Dialogue& dialogue, int64_t position, bool mark_seen) {
   const DecodeSettings& settings = dialogue.policy.decode();
   dialogue_ = &dialogue;
   position_ = position;
@@ -50,14 +59,18 @@ Status CodedAttention::BeginStep(const Dialogue& dialogue, int64_t position, boo
     wanted_ = std::max<int64_t>(0, settings.budget - static_cast<int64_t>(always_.size()));
     scores_.resize(n_heads * n_scanned);
     group_sums_.resize(n_heads * n_scanned / kCodeGroupKeys);
-    totals_.resize(static_cast<size_t>(n_units_) * n_scanned);
+    // A run may write up to 16 numbers beyond its last.
+    heavy_.resize(static_cast<size_t>(n_units_) * n_scanned + 16);
+    totals_.resize(static_cast<size_t>(n_units_) * n_scanned + 16);
+    n_heavy_.resize(n_runs * static_cast<size_t>(n_units_));
+    dialogue.least_weights.resize(static_cast<size_t>(params_.n_layers) * static_cast<size_t>(n_units_), 0.0f);
     largest_.resize((n_runs + 1) * n_heads);
     sums_.resize((n_runs + 1) * n_heads);
     for (ThreadState& state : states_) {
       state.tables.resize(kMaxCodeQueries * CodeTableBytes(params_.head_dim));
       state.shares.resize(n_runs * n_heads);
       state.counts.resize(static_cast<size_t>(n_units_) * WeightBins::kBins);
-      state.found.resize(CodedKeys::kRunKeys + 16);
+      state.picked.resize(static_cast<size_t>(std::min(wanted_, n_scanned_) + CodedKeys::kRunKeys + 16));
     }
     if (mark_seen) {
       seen_.assign(
@@ -69,7 +82,7 @@ Status CodedAttention::BeginStep(const Dialogue& dialogue, int64_t position, boo
   if (!partials_.Reserve((2 * static_cast<size_t>(n_threads_) + 1) * part_floats_ * sizeof(float))) {
     return Status(StatusCode::kResourceExhausted, "not enough memory for a decode step");
   }
-  next_piece_ = 0;
+  row_is_stored_ = false;
   return Status::Ok();
 }
 
@@ -80,25 +93,23 @@ int CodedAttention::ScannedGroups(int run) const {
 
 void CodedAttention::Scan(int layer, const float* q, int thread) {
   ThreadState& state = states_[static_cast<size_t>(thread)];
+  if (thread == 0) {
+    layer_ = layer;
+    q_ = q;
+    row_is_stored_.store(true, std::memory_order_release);
+  }
   std::ranges::fill(state.counts, 0u);
   state.n_read = 0;
   ClearPartials(params_.head_dim, params_.n_heads, Partials(2 * thread));
   ClearPartials(params_.head_dim, params_.n_heads, Partials(2 * thread + 1));
-  if (thread == 0) {
-    layer_ = layer;
-    q_ = q;
-    ClearPartials(params_.head_dim, params_.n_heads, Partials(2 * n_threads_));
-    const int64_t n_keys = position_ + 1;
-    for (int kv_head = 0; kv_head < params_.n_kv_heads; ++kv_head) {
-      AttendAlways(dialogue_->cache.View(layer, kv_head, n_keys), kv_head);
-      state.n_read += static_cast<int64_t>(always_.size());
-    }
-    if (mark_seen_) MarkAlways();
+  for (int64_t i = thread; i < n_pieces(); i += n_threads_) ScanPiece(layer, q, PieceAt(i), state);
+  // The first thread stored the row long ago, unless there was nothing to scan.
+  while (!row_is_stored_.load(std::memory_order_acquire)) std::this_thread::yield();
+  for (int kv_head = thread; kv_head < params_.n_kv_heads; kv_head += n_threads_) {
+    AttendAlways(dialogue_->cache.View(layer, kv_head, position_ + 1), kv_head);
+    state.n_read += static_cast<int64_t>(always_.size());
   }
-  for (int64_t i = next_piece_.fetch_add(1); i < n_pieces(); i = next_piece_.fetch_add(1)) {
-    const Piece piece = PieceAt(i);
-    ScanPiece(layer, q, piece, state);
-  }
+  if (mark_seen_ && thread == 0) MarkAlways();
 }
 
 /// Sinks and the newest keys: their softmax is known exactly from the start.
@@ -106,6 +117,7 @@ void CodedAttention::AttendAlways(const KvHeadView& kv, int kv_head) {
   const size_t stride = KeyListPartialFloats(params_.head_dim);
   const int head = kv_head * group_;
   float* partials = Partials(2 * n_threads_) + static_cast<size_t>(head) * stride;
+  ClearPartials(params_.head_dim, group_, partials);
   AddKeyList(kv, q_ + int64_t{head} * params_.head_dim, group_, params_.attention_scale, always_.data(),
              static_cast<int64_t>(always_.size()), partials);
   for (int i = 0; i < group_; ++i) {
@@ -157,7 +169,7 @@ void CodedAttention::FindShares(ThreadState& state) const {
 }
 
 void CodedAttention::Weigh(int thread) {
-  if (thread == 0) next_piece_ = 0;  // for the next layer: this one's pieces are all scanned
+  if (thread == 0) row_is_stored_.store(false, std::memory_order_relaxed);  // for the next layer
   ThreadState& state = states_[static_cast<size_t>(thread)];
   FindShares(state);
   for (int64_t i = thread; i < n_pieces(); i += n_threads_) {
@@ -165,58 +177,66 @@ void CodedAttention::Weigh(int thread) {
     const int64_t n_keys = int64_t{ScannedGroups(piece.run)} * kCodeGroupKeys;
     for (int head = piece.kv_head * group_; head < (piece.kv_head + 1) * group_; head += unit_heads_) {
       const int unit = head / unit_heads_;
-      float* totals = totals_.data() + int64_t{unit} * n_scanned_ + piece.run * CodedKeys::kRunKeys;
-      AddUpWeights(ScoresOf(head, piece.run), n_scanned_, state.shares.data() + RunHead(piece.run, head), unit_heads_,
-                   n_keys, totals);
-      CountWeights({totals, static_cast<size_t>(n_keys)},
+      const int64_t begin = int64_t{unit} * n_scanned_ + piece.run * CodedKeys::kRunKeys;
+      const int64_t n = FindHeavy(ScoresOf(head, piece.run), n_scanned_, state.shares.data() + RunHead(piece.run, head),
+                                  unit_heads_, n_keys, std::max(LeastWeight(unit), WeightBins::LeastOf(0)),
+                                  heavy_.data() + begin, totals_.data() + begin);
+      n_heavy_[static_cast<size_t>(piece.run * n_units_ + unit)] = static_cast<int32_t>(n);
+      CountWeights({totals_.data() + begin, static_cast<size_t>(n)},
                    std::span(state.counts).subspan(static_cast<size_t>(unit) * WeightBins::kBins, WeightBins::kBins));
     }
   }
 }
 
 void CodedAttention::Attend(const KvHeadView* kv, int thread) {
+  ThreadState& state = states_[static_cast<size_t>(thread)];
   for (int unit = 0; unit < n_units_; ++unit) {
-    const int kv_head = unit * unit_heads_ / group_;
+    const int head = unit * unit_heads_;
+    const int kv_head = head / group_;
     std::array<uint32_t, WeightBins::kBins> counts = {};
-    for (const ThreadState& state : states_) {
-      const uint32_t* own = state.counts.data() + static_cast<size_t>(unit) * WeightBins::kBins;
+    for (const ThreadState& other : states_) {
+      const uint32_t* own = other.counts.data() + static_cast<size_t>(unit) * WeightBins::kBins;
       for (size_t bin = 0; bin < counts.size(); ++bin) counts[bin] += own[bin];
     }
     const WeightCut cut = FindWeightCut(counts, wanted_);
+    state.n_picked = 0;
     for (int64_t i = thread; i < n_pieces(); i += n_threads_) {
       const Piece piece = PieceAt(i);
-      if (piece.kv_head == kv_head) AttendPiece(kv[kv_head], piece, unit, cut, thread);
+      if (piece.kv_head == kv_head) PickPiece(piece, unit, cut, thread);
     }
+    state.n_read += state.n_picked;
+    AddKeyList(kv[kv_head], q_ + int64_t{head} * params_.head_dim, unit_heads_, params_.attention_scale,
+               state.picked.data(), state.n_picked,
+               Partials(2 * thread) + static_cast<size_t>(head) * KeyListPartialFloats(params_.head_dim));
+    // No thread reads this before the next step.
+    if (thread == 0) LeastWeight(unit) = cut.Least() * kLeastWeightDrop;
   }
 }
 
-void CodedAttention::AttendPiece(const KvHeadView& kv, const Piece& piece, int unit, const WeightCut& cut, int thread) {
+void CodedAttention::PickPiece(const Piece& piece, int unit, const WeightCut& cut, int thread) {
   ThreadState& state = states_[static_cast<size_t>(thread)];
-  const int64_t first_key = piece.run * CodedKeys::kRunKeys;
+  const auto first_key = static_cast<int32_t>(piece.run * CodedKeys::kRunKeys);
+  const int64_t begin = int64_t{unit} * n_scanned_ + first_key;
+  const int64_t n_heavy = n_heavy_[static_cast<size_t>(piece.run * n_units_ + unit)];
+  int32_t* kept = state.picked.data() + state.n_picked;
+  const int64_t n = KeepHeaviest(heavy_.data() + begin, totals_.data() + begin, n_heavy, cut, first_key, kept);
+  const std::span<const int32_t> picked(kept, static_cast<size_t>(n));
+  state.n_picked += n;
   const int n_groups = ScannedGroups(piece.run);
-  const int64_t n_keys = int64_t{n_groups} * kCodeGroupKeys;
-  const float* totals = totals_.data() + int64_t{unit} * n_scanned_ + first_key;
-  int64_t n = FindAtLeast(totals, n_keys, WeightBins::LeastOf(cut.bin), state.found.data());
-  n = KeepHeaviest({totals, static_cast<size_t>(n_keys)}, cut, {state.found.data(), static_cast<size_t>(n)});
-  state.n_read += n;
-  const size_t stride = KeyListPartialFloats(params_.head_dim);
-  const int head = unit * unit_heads_;
   const CodedKeys::Run& run = dialogue_->coded_keys.run(layer_, piece.kv_head, piece.run);
+  const int head = unit * unit_heads_;
   for (int i = head; i < head + unit_heads_; ++i) {
     // What is read exactly does not count by estimate too.
     float* group_sums = GroupSums(i, piece.run);
     const float* weights = ScoresOf(i, piece.run);
-    for (int64_t k = 0; k < n; ++k) group_sums[state.found[k] / kCodeGroupKeys] -= weights[state.found[k]];
+    for (const int32_t key : picked) group_sums[(key - first_key) / kCodeGroupKeys] -= weights[key - first_key];
     for (int g = 0; g < n_groups; ++g) group_sums[g] = std::max(0.0f, group_sums[g]);
     AddWeightedRows(run.value_means.data(), n_groups, params_.head_dim, group_sums, largest_[RunHead(piece.run, i)],
-                    Partials(2 * thread + 1) + static_cast<size_t>(i) * stride);
+                    Partials(2 * thread + 1) + static_cast<size_t>(i) * KeyListPartialFloats(params_.head_dim));
   }
-  for (int64_t k = 0; k < n; ++k) state.found[k] += static_cast<int32_t>(first_key);
-  AddKeyList(kv, q_ + int64_t{head} * params_.head_dim, unit_heads_, params_.attention_scale, state.found.data(), n,
-             Partials(2 * thread) + static_cast<size_t>(head) * stride);
   if (mark_seen_) {
     uint8_t* seen = seen_.data() + SeenBegin(layer_, unit);
-    for (int64_t k = 0; k < n; ++k) seen[state.found[k]] = 1;
+    for (const int32_t key : picked) seen[key] = 1;
   }
 }
 

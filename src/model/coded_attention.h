@@ -3,8 +3,9 @@
 // takes part in every token, for a fraction of the bytes (docs/algorithm.md, "Decode").
 //
 // A layer of a step: Scan -> barrier -> Weigh -> barrier -> Attend -> barrier -> Merge, each called by every thread.
-// The work is split into pieces (a run of a KV head) whose results do not depend on who does them; which thread attends
-// a piece depends on n_threads alone. Thread rule: one owner; nothing is allocated between BeginStep and the next.
+// The work is split into pieces (a run of a KV head), each done by one thread throughout: its scores stay in that
+// thread's cache. Which thread that is depends on n_threads alone. Thread rule: one owner; nothing is allocated between
+// BeginStep and the next.
 #pragma once
 
 #include <atomic>
@@ -27,10 +28,10 @@ class CodedAttention {
 
   /// Prepares a step of one row at `position`, which need not be stored yet. mark_seen: remember which keys each layer
   /// reads exactly. kResourceExhausted.
-  Status BeginStep(const Dialogue& dialogue, int64_t position, bool mark_seen);
+  Status BeginStep(Dialogue& dialogue, int64_t position, bool mark_seen);
 
-  /// Scores of all coded keys; q: f32 [n_heads][head_dim]. Threads other than the first may begin before the step's row
-  /// is stored; the first must have stored it.
+  /// Scores of all coded keys, exact attention of those that are always read; q: f32 [n_heads][head_dim]. The first
+  /// thread calls it when the step's row is stored, the others need not wait for that.
   void Scan(int layer, const float* q, int thread);
   /// From scores to what each key weighs to its KV head (or query head), and how many weigh how much.
   void Weigh(int thread);
@@ -66,8 +67,13 @@ class CodedAttention {
   void ScanPiece(int layer, const float* q, const Piece& piece, ThreadState& state);
   void AttendAlways(const KvHeadView& kv, int kv_head);
   void FindShares(ThreadState& state) const;
-  void AttendPiece(const KvHeadView& kv, const Piece& piece, int unit, const WeightCut& cut, int thread);
+  /// Picks the keys of a piece that a unit reads; the others count by estimate.
+  void PickPiece(const Piece& piece, int unit, const WeightCut& cut, int thread);
   void MarkAlways();
+  /// What a key must weigh to be considered.
+  float& LeastWeight(int unit) {
+    return dialogue_->least_weights[static_cast<size_t>(int64_t{layer_} * n_units_ + unit)];
+  }
   size_t RunHead(int run, int head) const {
     return static_cast<size_t>(run) * static_cast<size_t>(params_.n_heads) + static_cast<size_t>(head);
   }
@@ -81,7 +87,7 @@ class CodedAttention {
   int n_units_ = 0;  // choices of a layer: one for each KV head, or for each query head
   int unit_heads_ = 0;
   // The step.
-  const Dialogue* dialogue_ = nullptr;
+  Dialogue* dialogue_ = nullptr;
   int64_t position_ = 0;
   int64_t n_scanned_ = 0;  // keys that are looked through; those behind them, and the sinks, are always read
   int n_runs_ = 0;
@@ -92,10 +98,12 @@ class CodedAttention {
   // The layer.
   int layer_ = 0;
   const float* q_ = nullptr;
-  std::atomic<int64_t> next_piece_{0};
+  std::atomic<bool> row_is_stored_ = false;
   std::vector<float> scores_;          // [n_heads][n_scanned]: scores, then weights relative to the run's largest
   std::vector<float> group_sums_;      // [n_heads][n_scanned / kCodeGroupKeys]: what is not read exactly, after Attend
-  std::vector<float> totals_;          // [n_units][n_scanned]
+  std::vector<int32_t> heavy_;         // [n_units][n_scanned]: in each run, numbers in it that may be chosen,
+  std::vector<float> totals_;          // their weights over the heads of the unit,
+  std::vector<int32_t> n_heavy_;       // and how many, [n_runs][n_units]
   std::vector<float> largest_, sums_;  // [n_runs + 1][n_heads]: of runs, and last of what is always read
   AlignedBuffer partials_;             // [2 n_threads + 1][n_heads]: exact and estimated of each thread, always read
   std::vector<ThreadState> states_;

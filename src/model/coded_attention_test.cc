@@ -70,7 +70,7 @@ class CodedAttentionTest : public ::testing::TestWithParam<Shape> {
   }
 
   /// The step of the last token, its threads one after another.
-  std::vector<float> Attend(CodedAttention& attention, const Dialogue& dialogue, int n_threads) {
+  std::vector<float> Attend(CodedAttention& attention, Dialogue& dialogue, int n_threads) {
     const int64_t position = dialogue.cache.n_tokens() - 1;
     EXPECT_TRUE(attention.BeginStep(dialogue, position, true).ok());
     const float* q = dialogue.queries.Find(0, position);

@@ -27,7 +27,7 @@ DecodeSparsity::DecodeSparsity(const Model& model, ComputeThreads& threads)
 Status DecodeSparsity::Begin(Dialogue& dialogue, bool measure, double* selection_ms) {
   const DecodeSettings& settings = dialogue.policy.decode();
   dialogue.EndAnswer();
-  measure_ = measure;
+  dialogue.measures_coverage = measure;
   if (!IsWorthwhile(settings, dialogue.cache.n_tokens())) return Status::Ok();
   const auto start = Clock::now();
   Status status;
@@ -47,7 +47,8 @@ Status DecodeSparsity::BeginStep(Dialogue& dialogue, double* selection_ms) {
   const auto start = Clock::now();
   LS_ASSIGN_OR_RETURN(dialogue.reads_coded_keys,
                       dialogue.coded_keys.Extend(dialogue.cache, dialogue.queries, model_.params(), threads_));
-  if (dialogue.reads_coded_keys) LS_RETURN_IF_ERROR(coded_.BeginStep(dialogue, dialogue.cache.n_tokens(), measure_));
+  if (dialogue.reads_coded_keys)
+    LS_RETURN_IF_ERROR(coded_.BeginStep(dialogue, dialogue.cache.n_tokens(), dialogue.measures_coverage));
   *selection_ms += MillisecondsSince(start);
   return Status::Ok();
 }
@@ -84,7 +85,7 @@ double DecodeSparsity::SeenShare(const Dialogue& dialogue, int layer, int kv_hea
 }
 
 Result<std::vector<double>> DecodeSparsity::MeasureCoverage(Dialogue& dialogue) {
-  LS_CHECK(measure_);
+  LS_CHECK(dialogue.measures_coverage);
   const HyperParams& p = model_.params();
   std::vector<int> layers;
   for (int layer = 0; layer < p.n_layers; ++layer) {

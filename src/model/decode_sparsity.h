@@ -39,7 +39,6 @@ class DecodeSparsity {
   ComputeThreads& threads_;
   WorkingSetKeeper keeper_;
   CodedAttention coded_;
-  bool measure_ = false;
 };
 
 }  // namespace loopserve

@@ -55,6 +55,7 @@ struct Dialogue {
   void EndAnswer() {
     working_sets.Clear();
     reads_coded_keys = false;
+    least_weights.clear();
   }
 
   KvCache cache;
@@ -62,7 +63,9 @@ struct Dialogue {
   RecentQueries queries;
   CodedKeys coded_keys;
   WorkingSets working_sets;
-  bool reads_coded_keys = false;  ///< steps of the answer on its way find their keys by coded_keys
+  std::vector<float> least_weights;  ///< [n_layers][choices of a layer]: keys that are lighter are not considered
+  bool measures_coverage = false;    ///< steps remember which keys they read
+  bool reads_coded_keys = false;     ///< steps of the answer on its way find their keys by coded_keys
 };
 
 }  // namespace loopserve

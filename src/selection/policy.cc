@@ -145,7 +145,7 @@ constexpr std::array<PolicyKind, 6> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
      {.method = Method::kTiles, .alpha = 0.95, .sample_rows = 24, .min_keys = 2048, .seed = 0},
-     {.method = DecodeSettings::Method::kCodedKeys, .budget = 1024, .min_keys = 4096, .queries = 16, .recent = 64}},
+     {.method = DecodeSettings::Method::kCodedKeys, .budget = 768, .min_keys = 4096, .queries = 16, .recent = 64}},
     {kPaperNames,
      kPaperKnobs,
      {.method = Method::kLines, .alpha = 0.955, .sample_rows = 128, .min_keys = 0, .seed = 0},
@@ -255,9 +255,9 @@ Result<Policy> Policy::Parse(std::string_view spec) {
 
 Result<Policy> Policy::OfQuality(std::string_view name) {
   // Figures of each: docs/algorithm.md.
-  if (name == "fast") return Parse("loopserve:alpha=0.92,budget=768");
+  if (name == "fast") return Parse("loopserve:alpha=0.92,budget=384");
   if (name == "balanced") return Parse("loopserve");
-  if (name == "faithful") return Parse("loopserve:alpha=0.9995,budget=0");
+  if (name == "faithful") return Parse("loopserve:alpha=0.998,budget=4096");
   return Status(StatusCode::kInvalidArgument,
                 "unknown quality '" + std::string(name) + "'; there is: fast, balanced, faithful");
 }

@@ -66,7 +66,7 @@ TEST(PolicyTest, QualitiesAreOrdered) {
   EXPECT_LT(fast->prefill().alpha, balanced->prefill().alpha);
   EXPECT_LT(balanced->prefill().alpha, faithful->prefill().alpha);
   EXPECT_LT(fast->decode().budget, balanced->decode().budget);
-  EXPECT_EQ(faithful->decode().budget, 0) << "reads every key";
+  EXPECT_LT(balanced->decode().budget, faithful->decode().budget);
   EXPECT_EQ(balanced->ToString(), "loopserve");
   EXPECT_EQ(Policy::OfQuality("best").status().code(), StatusCode::kInvalidArgument);
 }
@@ -162,7 +162,6 @@ TEST(PolicyTest, SaysWhatIsWrong) {
       {"xattention:threshold=2", "threshold must be a number above 0 to 1"},
       {"xattention:stride=5", "stride must be one of 4, 8, 16, not '5'"},
       {"xattention:block=256", "block must be one of 64, 128, not '256'"},
-      {"loopserve:recent=inf", "recent must be a number from 0 to 1"},
   };
   for (const auto& c : kCases) {
     const Result<Policy> policy = Policy::Parse(c.spec);

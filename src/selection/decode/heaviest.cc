@@ -1,6 +1,11 @@
 #include "src/selection/decode/heaviest.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "src/base/check.h"
+#include "src/kernels/key_codes.h"
 
 namespace loopserve {
 
@@ -24,19 +29,26 @@ void CountWeights(std::span<const float> weights, std::span<uint32_t> counts) {
   }
 }
 
-int64_t KeepHeaviest(std::span<const float> weights, const WeightCut& cut, std::span<int32_t> numbers) {
-  const auto is_cut = [&](int32_t t) { return WeightBins::Of(weights[static_cast<size_t>(t)]) == cut.bin; };
-  const int64_t own = std::ranges::count_if(numbers, is_cut);
+int64_t KeepHeaviest(const int32_t* numbers, const float* totals, int64_t n, const WeightCut& cut, int32_t first,
+                     int32_t* kept) {
+  const float one = 1;
+  const float above = cut.bin + 1 < WeightBins::kBins ? WeightBins::LeastOf(cut.bin + 1) : INFINITY;
+  const int64_t n_padded = (n + 15) / 16 * 16;
+  std::array<float, kMostNumbers + 16> weights;
+  LS_CHECK(n_padded <= kMostNumbers);
+  const int64_t found = FindHeavy(totals, 0, &one, 1, n_padded, cut.Least(), kept, weights.data());
+  int64_t own = 0;
+  for (int64_t i = 0; i < found; ++i) own += weights[static_cast<size_t>(i)] < above ? 1 : 0;
   int64_t dropped = own - cut.ShareOf(own);
-  int64_t n = 0;
-  for (const int32_t t : numbers) {
-    if (dropped > 0 && is_cut(t)) {
-      --dropped;
-      continue;
-    }
-    numbers[static_cast<size_t>(n++)] = t;
+  int64_t n_kept = 0;
+  for (int64_t i = 0; i < found; ++i) {
+    kept[n_kept] = first + numbers[kept[i]];
+    // No branch: which weights are cut is as good as random.
+    const bool is_dropped = (dropped > 0) & (weights[static_cast<size_t>(i)] < above);
+    dropped -= is_dropped ? 1 : 0;
+    n_kept += is_dropped ? 0 : 1;
   }
-  return n;
+  return n_kept;
 }
 
 }  // namespace loopserve

@@ -38,6 +38,8 @@ struct WeightCut {
   int64_t taken = 0;
   int64_t held = 0;
 
+  /// The least weight that is taken.
+  float Least() const { return WeightBins::LeastOf(bin); }
   /// What a run takes that has `own` weights in the bin: rounded down, so that all runs together stay in the budget.
   int64_t ShareOf(int64_t own) const { return held == 0 ? 0 : own * taken / held; }
 };
@@ -49,8 +51,12 @@ WeightCut FindWeightCut(std::span<const uint32_t> counts, int64_t wanted);
 /// Adds the bins of weights to counts[WeightBins::kBins].
 void CountWeights(std::span<const float> weights, std::span<uint32_t> counts);
 
-/// Drops from numbers[0, n), ascending, of weights that are at least WeightBins::LeastOf(cut.bin), those that the cut
-/// leaves out; of equal bins the last numbers stay. Returns how many stay, in place.
-int64_t KeepHeaviest(std::span<const float> weights, const WeightCut& cut, std::span<int32_t> numbers);
+/// Numbers that KeepHeaviest takes at once.
+inline constexpr int64_t kMostNumbers = 1024;
+
+/// Of n numbers, ascending, with their weights (both as FindHeavy gives them) those that the cut takes, `first` added
+/// to each, into `kept`, which has room for n and 16 more; of equal bins the last numbers. Returns how many.
+int64_t KeepHeaviest(const int32_t* numbers, const float* totals, int64_t n, const WeightCut& cut, int32_t first,
+                     int32_t* kept);
 
 }  // namespace loopserve

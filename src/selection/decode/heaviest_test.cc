@@ -21,11 +21,19 @@ std::vector<int32_t> Keep(const std::vector<float>& weights, int64_t wanted, siz
   for (size_t begin = 0; begin < weights.size(); begin += run) {
     const std::span<const float> part = std::span(weights).subspan(begin, std::min(run, weights.size() - begin));
     std::vector<int32_t> numbers;
+    std::vector<float> totals;
     for (size_t t = 0; t < part.size(); ++t) {
-      if (part[t] >= WeightBins::LeastOf(cut.bin)) numbers.push_back(static_cast<int32_t>(t));
+      if (!(part[t] >= WeightBins::LeastOf(std::max(0, cut.bin - 3)))) continue;  // what is lighter is dropped
+      numbers.push_back(static_cast<int32_t>(t));
+      totals.push_back(part[t]);
     }
-    numbers.resize(static_cast<size_t>(KeepHeaviest(part, cut, numbers)));
-    for (const int32_t t : numbers) kept.push_back(static_cast<int32_t>(begin) + t);
+    const auto n = static_cast<int64_t>(numbers.size());
+    numbers.resize((numbers.size() + 15) / 16 * 16);
+    totals.resize(numbers.size());
+    std::vector<int32_t> of_run(numbers.size() + 16);
+    of_run.resize(static_cast<size_t>(
+        KeepHeaviest(numbers.data(), totals.data(), n, cut, static_cast<int32_t>(begin), of_run.data())));
+    kept.insert(kept.end(), of_run.begin(), of_run.end());
   }
   return kept;
 }
