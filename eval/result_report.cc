@@ -29,6 +29,12 @@ Json FieldToJson(const PlayedTurn& turn, const TurnField& field) {
   return turn.*std::get<std::vector<std::string> PlayedTurn::*>(field.member);
 }
 
+Json ToObject(const RunInputs& pairs) {
+  Json object = Json::object();
+  for (const auto& [key, value] : pairs) object[key] = value;
+  return object;
+}
+
 /// Left-aligned first column, the others to the right.
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths(rows.front().size(), 0);
@@ -46,9 +52,7 @@ std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
 
 }  // namespace
 
-Json ResultsToJson(const RunInputs& inputs, std::span<const PlayedDialogue> played) {
-  Json run = Json::object();
-  for (const auto& [key, value] : inputs) run[key] = value;
+Json ResultsToJson(const RunInputs& inputs, const RunInputs& policies, std::span<const PlayedDialogue> played) {
   Json dialogues = Json::array();
   for (const PlayedDialogue& one : played) {
     Json turns = Json::array();
@@ -61,7 +65,10 @@ Json ResultsToJson(const RunInputs& inputs, std::span<const PlayedDialogue> play
     if (!one.error.empty()) value["error"] = one.error;
     dialogues.push_back(std::move(value));
   }
-  return {{"schema", kResultSchema}, {"run", std::move(run)}, {"dialogues", std::move(dialogues)}};
+  return {{"schema", kResultSchema},
+          {"run", ToObject(inputs)},
+          {"policies", ToObject(policies)},
+          {"dialogues", std::move(dialogues)}};
 }
 
 std::string ScoreTable(std::span<const PlayedDialogue> played) {
@@ -84,7 +91,7 @@ std::string ScoreTable(std::span<const PlayedDialogue> played) {
   rows[0].insert(rows[0].end(), {"all", "answers"});
   for (const auto& [policy, means] : policies) {
     std::vector<std::string>& row = rows.emplace_back();
-    row.push_back(policy);
+    row.push_back(OnOneLine(policy));
     for (const Mean& mean : means) {
       row.push_back(mean.n > 0 ? FormatFixed(100 * mean.sum / static_cast<double>(mean.n), 1) : "-");
     }

@@ -10,9 +10,9 @@
 
 namespace loopserve::eval {
 
-/// {"schema", "run": {...}, "dialogues": [{"id", "policy", "threads", "turns": [...]} or with "error"]};
-/// docs/eval_results.md has the fields.
-Json ResultsToJson(const RunInputs& inputs, std::span<const PlayedDialogue> played);
+/// {"schema", "run": {...}, "policies": {NAME: its settings}, "dialogues": [{"id", "policy", "threads", "turns": [...]}
+/// or with "error"]}; docs/eval_results.md has the fields.
+Json ResultsToJson(const RunInputs& inputs, const RunInputs& policies, std::span<const PlayedDialogue> played);
 
 /// A row for each policy, in the order in which they come first: mean score of its answers, times 100, by position of
 /// the question and of all, and how many answers stand behind it. Empty where nothing was scored.

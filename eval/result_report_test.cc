@@ -22,9 +22,10 @@ TEST(ScoreTableTest, MeansByPositionWithTheNumberOfAnswers) {
 TEST(ResultsToJsonTest, HasEveryField) {
   std::vector<PlayedDialogue> played = {TestPlayed("a", "dense", "end", {0.5})};
   played.push_back({.dialogue = "b", .policy = "dense", .threads = 2, .error = "too long"});
-  const Json json = ResultsToJson({{"model", "tiny"}}, played);
+  const Json json = ResultsToJson({{"model", "tiny"}}, {{"dense", "alpha=1"}}, played);
   EXPECT_EQ(json["schema"], kResultSchema);
   EXPECT_EQ(json["run"]["model"], "tiny");
+  EXPECT_EQ(json["policies"]["dense"], "alpha=1");
   const Json& turn = json["dialogues"][0]["turns"][0];
   for (const TurnField& field : TurnFields()) EXPECT_TRUE(turn.contains(field.name)) << field.name;
   EXPECT_EQ(turn["score"], 0.5);

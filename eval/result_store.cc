@@ -79,13 +79,23 @@ Status ReadField(const SqlStatement& statement, int column, const TurnField& fie
   return Status::Ok();
 }
 
+/// All rows of two texts.
+Result<RunInputs> Pairs(SqlStatement& select) {
+  RunInputs pairs;
+  while (true) {
+    LS_ASSIGN_OR_RETURN(const bool has_row, select.Step());
+    if (!has_row) return pairs;
+    pairs.emplace_back(select.Text(0), select.Text(1));
+  }
+}
+
 }  // namespace
 
 Result<ResultStore> ResultStore::OpenRun(const std::string& dir, const RunInputs& inputs) {
   LS_RETURN_IF_ERROR(CreateDirs(dir));
   LS_ASSIGN_OR_RETURN(UniqueFd lock, LockFolder(dir));
   LS_ASSIGN_OR_RETURN(SqlDatabase database, SqlDatabase::Open(PathIn(dir), SqlDatabase::Mode::kCreate));
-  ResultStore store(std::move(database));
+  ResultStore store(std::move(database), dir);
   store.lock_ = std::move(lock);
   LS_RETURN_IF_ERROR(store.database_.Execute("PRAGMA foreign_keys = ON"));
   LS_ASSIGN_OR_RETURN(const int64_t tables, store.database_.QueryInteger("SELECT count(*) FROM sqlite_master"));
@@ -93,7 +103,7 @@ Result<ResultStore> ResultStore::OpenRun(const std::string& dir, const RunInputs
     LS_RETURN_IF_ERROR(store.CreateTables(inputs));
   } else {
     LS_RETURN_IF_ERROR(store.CheckFile());
-    LS_RETURN_IF_ERROR(store.CheckInputs(inputs, dir));
+    LS_RETURN_IF_ERROR(store.CheckInputs(inputs));
     // Whether anything can be written is known now, and not after the first dialogue.
     LS_RETURN_IF_ERROR(store.database_.Execute("BEGIN IMMEDIATE; COMMIT"));
   }
@@ -102,7 +112,7 @@ Result<ResultStore> ResultStore::OpenRun(const std::string& dir, const RunInputs
 
 Result<ResultStore> ResultStore::OpenResults(const std::string& dir) {
   LS_ASSIGN_OR_RETURN(SqlDatabase database, SqlDatabase::Open(PathIn(dir), SqlDatabase::Mode::kRead));
-  ResultStore store(std::move(database));
+  ResultStore store(std::move(database), dir);
   LS_RETURN_IF_ERROR(store.CheckFile());
   return store;
 }
@@ -130,6 +140,8 @@ Status ResultStore::CreateTables(const RunInputs& inputs) {
   LS_RETURN_IF_ERROR(
       database_.Execute("BEGIN IMMEDIATE;"
                         "CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
+                        "CREATE TABLE definitions (kind TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,"
+                        " PRIMARY KEY (kind, name));"
                         "CREATE TABLE plays (id INTEGER PRIMARY KEY, dialogue TEXT NOT NULL, policy TEXT NOT NULL,"
                         " threads INTEGER NOT NULL, error TEXT NOT NULL, UNIQUE (dialogue, policy));"
                         "CREATE TABLE turns (play INTEGER NOT NULL REFERENCES plays (id) ON DELETE CASCADE, " +
@@ -146,12 +158,7 @@ Status ResultStore::CreateTables(const RunInputs& inputs) {
 
 Result<RunInputs> ResultStore::Inputs() {
   LS_ASSIGN_OR_RETURN(SqlStatement select, database_.Prepare("SELECT key, value FROM run ORDER BY rowid"));
-  RunInputs inputs;
-  while (true) {
-    LS_ASSIGN_OR_RETURN(const bool has_row, select.Step());
-    if (!has_row) return inputs;
-    inputs.emplace_back(select.Text(0), select.Text(1));
-  }
+  return Pairs(select);
 }
 
 Status ResultStore::Note(const std::string& key, const std::string& value) {
@@ -162,13 +169,13 @@ Status ResultStore::Note(const std::string& key, const std::string& value) {
   return insert.Run();
 }
 
-Status ResultStore::CheckInputs(const RunInputs& inputs, const std::string& dir) {
+Status ResultStore::CheckInputs(const RunInputs& inputs) {
   LS_ASSIGN_OR_RETURN(const RunInputs stored, Inputs());
   const std::map<std::string, std::string> before(stored.begin(), stored.end());
   for (const auto& [key, value] : inputs) {
     const auto found = before.find(key);
     if (found != before.end() && found->second == value) continue;
-    return Status(StatusCode::kInvalidArgument, dir + " holds the results of another run: its " + key + " was " +
+    return Status(StatusCode::kInvalidArgument, dir_ + " holds the results of another run: its " + key + " was " +
                                                     (found != before.end() ? found->second : "not known") +
                                                     " and is now " + value + "; give another --out");
   }
@@ -185,13 +192,49 @@ Result<std::set<std::pair<std::string, std::string>>> ResultStore::Finished() {
   }
 }
 
-Status ResultStore::Add(const PlayedDialogue& played) {
+template <typename Write>
+Status ResultStore::InTransaction(Write write) {
   LS_RETURN_IF_ERROR(database_.Execute("BEGIN IMMEDIATE"));
-  Status status = AddInTransaction(played);
+  Status status = write();
   if (status.ok()) status = database_.Execute("COMMIT");
   // Some errors have rolled it back already: then this one says so, and there is nothing to do.
   if (!status.ok()) (void)database_.Execute("ROLLBACK");
   return status;
+}
+
+Status ResultStore::Add(const PlayedDialogue& played) {
+  return InTransaction([&] { return AddInTransaction(played); });
+}
+
+Status ResultStore::Define(const std::string& kind, const RunInputs& values) {
+  return InTransaction([&] { return AddDefinitions(kind, values); });
+}
+
+Status ResultStore::AddDefinitions(const std::string& kind, const RunInputs& values) {
+  LS_ASSIGN_OR_RETURN(const RunInputs stored, Definitions(kind));
+  const std::map<std::string, std::string> before(stored.begin(), stored.end());
+  LS_ASSIGN_OR_RETURN(SqlStatement insert, database_.Prepare("INSERT INTO definitions VALUES (?, ?, ?)"));
+  insert.Bind(0, std::string_view(kind));
+  for (const auto& [name, value] : values) {
+    const auto found = before.find(name);
+    if (found != before.end() && found->second != value) {
+      return Status(StatusCode::kInvalidArgument, dir_ + " holds the results of another " + kind + " " + name +
+                                                      ": it was " + found->second + " and is now " + value +
+                                                      "; give another --out");
+    }
+    if (found != before.end()) continue;
+    insert.Bind(1, std::string_view(name));
+    insert.Bind(2, std::string_view(value));
+    LS_RETURN_IF_ERROR(insert.Run());
+  }
+  return Status::Ok();
+}
+
+Result<RunInputs> ResultStore::Definitions(const std::string& kind) {
+  LS_ASSIGN_OR_RETURN(SqlStatement select,
+                      database_.Prepare("SELECT name, value FROM definitions WHERE kind = ? ORDER BY rowid"));
+  select.Bind(0, std::string_view(kind));
+  return Pairs(select);
 }
 
 Status ResultStore::AddInTransaction(const PlayedDialogue& played) {

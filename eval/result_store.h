@@ -35,21 +35,31 @@ class ResultStore {
   Status Add(const PlayedDialogue& played);
   /// All, in the order in which they were played.
   Result<std::vector<PlayedDialogue>> All();
+  /// What a name stands for stays the same from start to start: a dialogue's text, a policy's settings. New names may
+  /// join. kind: "dialogue" or "policy"; values: by name. kInvalidArgument names the one that has changed; then nothing
+  /// is added.
+  Status Define(const std::string& kind, const RunInputs& values);
+  Result<RunInputs> Definitions(const std::string& kind);
   /// With what was noted.
   Result<RunInputs> Inputs();
   /// Something to know about the run that may change from start to start, beside its inputs.
   Status Note(const std::string& key, const std::string& value);
 
  private:
-  explicit ResultStore(SqlDatabase database) : database_(std::move(database)) {}
+  ResultStore(SqlDatabase database, std::string dir) : database_(std::move(database)), dir_(std::move(dir)) {}
   Status CheckFile();
   Status CreateTables(const RunInputs& inputs);
-  Status CheckInputs(const RunInputs& inputs, const std::string& dir);
+  Status CheckInputs(const RunInputs& inputs);
+  Status AddDefinitions(const std::string& kind, const RunInputs& values);
+  /// `write` within a transaction: all of it or nothing.
+  template <typename Write>
+  Status InTransaction(Write write);
   Status AddInTransaction(const PlayedDialogue& played);
   Result<std::vector<PlayedTurn>> TurnsOf(int64_t play);
 
   UniqueFd lock_;  // of the folder; invalid for readers
   SqlDatabase database_;
+  std::string dir_;
 };
 
 }  // namespace loopserve::eval

@@ -135,11 +135,76 @@ TEST_F(ResultStoreTest, AFullDiskLosesNothingThatWasFinished) {
   large.turns[0].answer = std::string(1 << 20, 'x');
   const Status full = store->Add(large);
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old_limit), 0);
-  EXPECT_FALSE(full.ok());
-  EXPECT_THAT(full.message(), HasSubstr("results.sqlite"));
+  EXPECT_EQ(full.code(), StatusCode::kIoError);
+  EXPECT_THAT(full.message(), HasSubstr("results.sqlite: disk I/O error"));
   ASSERT_EQ(store->All()->size(), 1u);
   EXPECT_TRUE(store->Add(large).ok()) << "it goes on once there is room";
   EXPECT_EQ(store->Finished()->size(), 2u);
+}
+
+TEST_F(ResultStoreTest, NamesKeepWhatTheyStandFor) {
+  {
+    auto store = Open();
+    ASSERT_TRUE(store.ok());
+    ASSERT_TRUE(store->Define("policy", {{"dense", "x=1"}, {"p", "y=2"}}).ok());
+    ASSERT_TRUE(store->Define("dialogue", {{"p", "12"}}).ok()) << "names of another kind are others";
+  }
+  auto store = Open();
+  ASSERT_TRUE(store.ok());
+  const Status changed = store->Define("policy", {{"new", "z=3"}, {"p", "y=3"}});
+  EXPECT_EQ(changed.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(changed.message(), HasSubstr("the results of another policy p: it was y=2 and is now y=3"));
+  EXPECT_EQ(*store->Definitions("policy"), (RunInputs{{"dense", "x=1"}, {"p", "y=2"}})) << "nothing of it was added";
+  EXPECT_TRUE(store->Define("policy", {{"new", "z=3"}, {"p", "y=2"}}).ok());
+  EXPECT_EQ(store->Definitions("policy")->size(), 3u);
+}
+
+TEST_F(ResultStoreTest, WhatAKilledWriterLeftIsTakenBackByAReader) {
+  {
+    auto store = Open();
+    ASSERT_TRUE(store.ok());
+    ASSERT_TRUE(store->Add(TestPlayed("a", "dense", "end", {1})).ok());
+  }
+  const std::string copy = (temp_.path() / "copy").string();
+  std::filesystem::create_directories(copy);
+  sqlite3* writer = nullptr;
+  ASSERT_EQ(sqlite3_open(File().c_str(), &writer), SQLITE_OK);
+  // More than the cache holds: pages of it are in the file before it is complete.
+  ASSERT_EQ(
+      sqlite3_exec(writer,
+                   "PRAGMA cache_size = 2; BEGIN; DELETE FROM plays; WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL "
+                   "SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO plays SELECT i, 'half ' || i, 'p', 1, '' FROM n",
+                   nullptr, nullptr, nullptr),
+      SQLITE_OK);
+  std::filesystem::copy_file(File(), copy + "/results.sqlite");
+  std::filesystem::copy_file(File() + "-journal", copy + "/results.sqlite-journal");
+  sqlite3_close(writer);
+  ASSERT_GT(std::filesystem::file_size(copy + "/results.sqlite"), 100'000u);
+  auto store = ResultStore::OpenResults(copy);
+  ASSERT_TRUE(store.ok()) << store.status().message();
+  ASSERT_EQ(store->All()->size(), 1u);
+  EXPECT_EQ(store->All()->at(0).dialogue, "a");
+}
+
+TEST_F(ResultStoreTest, NothingThatAFileSaysIsRun) {
+  ASSERT_TRUE(Open().ok());
+  const auto run_sql = [&](const char* sql) {
+    sqlite3* database = nullptr;
+    ASSERT_EQ(sqlite3_open(File().c_str(), &database), SQLITE_OK);
+    EXPECT_EQ(sqlite3_exec(database, sql, nullptr, nullptr, nullptr), SQLITE_OK);
+    sqlite3_close(database);
+  };
+  run_sql("CREATE TRIGGER t AFTER INSERT ON plays BEGIN DELETE FROM plays; END");
+  {
+    auto store = Open();
+    ASSERT_TRUE(store.ok());
+    ASSERT_TRUE(store->Add(TestPlayed("a", "dense", "end", {1})).ok());
+    EXPECT_EQ(store->Finished()->size(), 1u);
+  }
+  run_sql("ALTER TABLE turns RENAME TO u; CREATE VIEW turns AS SELECT * FROM u");
+  auto store = ResultStore::OpenResults(Dir());
+  ASSERT_TRUE(store.ok());
+  EXPECT_EQ(store->All().status().code(), StatusCode::kCorruptData);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <utility>
 
 namespace loopserve::eval {
 namespace {
@@ -83,7 +84,9 @@ Result<SqlDatabase> SqlDatabase::Open(const std::string& path, Mode mode) {
   if (mode != Mode::kCreate && !std::filesystem::exists(path, error)) {
     return Status(StatusCode::kNotFound, "there is no " + path);
   }
-  int flags = mode == Mode::kRead ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
+  // A reader too opens for writing, where it may: what a killed writer left half done must be taken back before the
+  // file can be read. SQLite falls back to reading alone.
+  int flags = SQLITE_OPEN_READWRITE;
   if (mode == Mode::kCreate) flags |= SQLITE_OPEN_CREATE;
   sqlite3* raw = nullptr;
   const int code = sqlite3_open_v2(path.c_str(), &raw, flags, nullptr);
@@ -91,6 +94,12 @@ Result<SqlDatabase> SqlDatabase::Open(const std::string& path, Mode mode) {
   if (code != SQLITE_OK) return ErrorOf(raw, code, path);
   sqlite3_extended_result_codes(raw, 1);
   sqlite3_busy_timeout(raw, kBusyTimeoutMs);
+  // The file may come from anybody: nothing that its schema says is run.
+  for (const auto& [option, value] :
+       {std::pair(SQLITE_DBCONFIG_DEFENSIVE, 1), std::pair(SQLITE_DBCONFIG_ENABLE_TRIGGER, 0),
+        std::pair(SQLITE_DBCONFIG_ENABLE_VIEW, 0), std::pair(SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)}) {
+    sqlite3_db_config(raw, option, value, nullptr);
+  }
   // SQLite silently opens for reading what it may not write: better said before hours of work than after them.
   if (mode != Mode::kRead && sqlite3_db_readonly(raw, "main") == 1) {
     return Status(StatusCode::kIoError, "cannot write " + path + ": no permission");

@@ -45,7 +45,7 @@ class SqlStatement {
 
 class SqlDatabase {
  public:
-  enum class Mode { kRead, kWrite, kCreate };
+  enum class Mode { kRead, kCreate };
 
   /// kCreate makes the file where there is none. Errors, here and below, name the file: kNotFound, kIoError (no
   /// permission, in use), kResourceExhausted (a full disk), kCorruptData (damaged, or no database at all).

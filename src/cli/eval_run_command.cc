@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <span>
 
 #include "eval/result_report.h"
 #include "eval/runner.h"
@@ -16,6 +17,7 @@
 #include "src/cli/interrupt.h"
 #include "src/cli/json_output.h"
 #include "src/cli/model_options.h"
+#include "src/cli/policy_settings.h"
 #include "src/cli/status_line.h"
 
 namespace loopserve {
@@ -38,28 +40,36 @@ struct EvalExportCommand {
   std::string json_path;
 };
 
-/// The policies asked for, each once; fidelity is measured against dense, which then comes first.
-Result<std::vector<std::string>> PoliciesOf(const EvalRunCommand& command) {
-  LS_ASSIGN_OR_RETURN(const std::vector<Policy> policies, ParsePolicies(command.policies));
-  std::vector<std::string> specs;
-  if (command.fidelity) specs.push_back(Policy().ToString());
+/// The policies asked for, each once, with their settings; fidelity is measured against dense, which then comes first.
+Result<eval::RunInputs> PoliciesOf(const EvalRunCommand& command) {
+  LS_ASSIGN_OR_RETURN(std::vector<Policy> policies, ParsePolicies(command.policies));
+  if (policies.empty()) return Status(StatusCode::kInvalidArgument, "--policies names none");
+  if (command.fidelity) policies.insert(policies.begin(), Policy());
+  eval::RunInputs specs;
   for (const Policy& policy : policies) {
-    if (std::find(specs.begin(), specs.end(), policy.ToString()) == specs.end()) specs.push_back(policy.ToString());
+    const bool known = std::ranges::any_of(specs, [&](const auto& spec) { return spec.first == policy.ToString(); });
+    if (!known) specs.emplace_back(policy.ToString(), SettingsOf(policy));
   }
   return specs;
 }
 
-/// Everything that answers and scores depend on, but the policies and the number of dialogues: more of these may join.
-Result<eval::RunInputs> InputsOf(const EvalRunCommand& command, const std::vector<eval::WrittenDialogue>& dialogues) {
+/// Each by the hash of all that it says.
+eval::RunInputs HashesOf(const std::vector<eval::WrittenDialogue>& dialogues) {
+  eval::RunInputs hashes;
+  for (const eval::WrittenDialogue& dialogue : dialogues) {
+    const std::string line = eval::FormatDialogue(dialogue);
+    Sha256 hasher;
+    hasher.Update(line.data(), line.size());
+    hashes.emplace_back(dialogue.id, hasher.FinishHex());
+  }
+  return hashes;
+}
+
+/// What answers and scores depend on beside the dialogue and the policy.
+Result<eval::RunInputs> InputsOf(const EvalRunCommand& command) {
   LS_ASSIGN_OR_RETURN(const std::string model_path, ResolveModelPath(command.model.model));
   LS_ASSIGN_OR_RETURN(const std::string model_sha256, Sha256OfFile(model_path, &InterruptFlag()));
-  Sha256 hasher;
-  for (const eval::WrittenDialogue& dialogue : dialogues) {
-    const std::string line = eval::FormatDialogue(dialogue) + "\n";
-    hasher.Update(line.data(), line.size());
-  }
   return eval::RunInputs{{"model_sha256", model_sha256},
-                         {"dialogues_sha256", hasher.FinishHex()},
                          {"context", std::to_string(command.model.context_tokens)},
                          {"kv_type", command.model.kv_type},
                          {"linear", command.model.linear},
@@ -75,28 +85,52 @@ void ShowProgress(const eval::RunProgress& progress, StatusLine* status_line) {
 
 std::string JsonPathOf(const std::string& dir) { return (std::filesystem::path(dir) / kJsonName).string(); }
 
+Status WriteResults(const std::string& path, eval::ResultStore& store, std::span<const eval::PlayedDialogue> played) {
+  LS_ASSIGN_OR_RETURN(const eval::RunInputs inputs, store.Inputs());
+  LS_ASSIGN_OR_RETURN(const eval::RunInputs policies, store.Definitions("policy"));
+  return WriteJson(path, eval::ResultsToJson(inputs, policies, played));
+}
+
 /// Writes the JSON and the table of all that is stored, by this start and earlier ones.
 Status Summarize(const EvalRunCommand& command, eval::ResultStore& store, const eval::RunOutcome& outcome) {
   LS_ASSIGN_OR_RETURN(const std::vector<eval::PlayedDialogue> played, store.All());
-  LS_ASSIGN_OR_RETURN(const eval::RunInputs inputs, store.Inputs());
   std::cout << eval::ScoreTable(played) << FormatCount(outcome.before + outcome.played) << " of "
             << FormatCount(outcome.total) << " done";
   if (outcome.before > 0) std::cout << ", " << FormatCount(outcome.before) << " of them before";
   if (outcome.failed > 0) std::cout << ", " << FormatCount(outcome.failed) << " failed";
   std::cout << "; dialogues times policies\n";
-  return WriteJson(JsonPathOf(command.out_dir), eval::ResultsToJson(inputs, played));
+  return WriteResults(JsonPathOf(command.out_dir), store, played);
+}
+
+/// What remains to be said of a run that came to its end.
+Status VerdictOf(const eval::RunOutcome& outcome, const std::string& dialogues_path, int64_t left_out) {
+  std::string text;
+  if (outcome.failed > 0) {
+    text = std::to_string(outcome.failed) + " of " + std::to_string(outcome.total) +
+           " failed, the first: " + outcome.first_error;
+  }
+  if (left_out > 0) {
+    text += (text.empty() ? "" : "; ") + std::to_string(left_out) + " broken line" + (left_out > 1 ? "s" : "") +
+            " of " + dialogues_path + " left out";
+  }
+  return text.empty() ? Status::Ok() : Status(StatusCode::kIoError, text);
 }
 
 Status RunEvalRun(const EvalRunCommand& command) {
+  LS_ASSIGN_OR_RETURN(const eval::RunInputs policies, PoliciesOf(command));
+  LS_ASSIGN_OR_RETURN(eval::ReadableDialogues file, eval::ReadGoodDialogueFile(command.dialogues_path));
+  for (const std::string& message : file.messages) Log(LogLevel::kWarning, "left out: " + message);
   eval::RunPlan plan;
-  LS_ASSIGN_OR_RETURN(plan.policies, PoliciesOf(command));
-  LS_ASSIGN_OR_RETURN(std::vector<eval::WrittenDialogue> dialogues, eval::ReadDialogueFile(command.dialogues_path));
-  LS_ASSIGN_OR_RETURN(const eval::RunInputs inputs, InputsOf(command, dialogues));
-  plan.dialogues = eval::TakeSamples(std::move(dialogues), command.samples);
+  plan.dialogues = eval::TakeSamples(std::move(file.dialogues), command.samples);
+  for (const auto& [spec, settings] : policies) plan.policies.push_back(spec);
+  LS_ASSIGN_OR_RETURN(const eval::RunInputs inputs, InputsOf(command));
   LS_ASSIGN_OR_RETURN(eval::ResultStore store, eval::ResultStore::OpenRun(command.out_dir, inputs));
+  LS_RETURN_IF_ERROR(store.Define("policy", policies));
+  LS_RETURN_IF_ERROR(store.Define("dialogue", HashesOf(plan.dialogues)));
   LS_RETURN_IF_ERROR(CheckJsonPath(JsonPathOf(command.out_dir)));
   LS_ASSIGN_OR_RETURN(const std::shared_ptr<Engine> engine, OpenEngine(command.model));
   LS_RETURN_IF_ERROR(store.Note("model", engine->model().description));
+  LS_RETURN_IF_ERROR(store.Note("program", std::string("loopserve ") + LOOPSERVE_VERSION));
   if (!engine->model().has_chat_template) {
     Log(LogLevel::kWarning, "this model has no chat template; it continues the plain text");
   }
@@ -113,17 +147,14 @@ Status RunEvalRun(const EvalRunCommand& command) {
   const Status summarized = Summarize(command, store, outcome);
   LS_RETURN_IF_ERROR(outcome.status);
   LS_RETURN_IF_ERROR(summarized);
-  if (outcome.failed == 0) return Status::Ok();
-  return Status(StatusCode::kIoError, std::to_string(outcome.failed) + " of " + std::to_string(outcome.total) +
-                                          " failed, the first: " + outcome.first_error);
+  return VerdictOf(outcome, command.dialogues_path, file.left_out);
 }
 
 Status RunEvalExport(const EvalExportCommand& command) {
   LS_ASSIGN_OR_RETURN(eval::ResultStore store, eval::ResultStore::OpenResults(command.dir));
   LS_ASSIGN_OR_RETURN(const std::vector<eval::PlayedDialogue> played, store.All());
-  LS_ASSIGN_OR_RETURN(const eval::RunInputs inputs, store.Inputs());
   const std::string path = command.json_path.empty() ? JsonPathOf(command.dir) : command.json_path;
-  LS_RETURN_IF_ERROR(WriteJson(path, eval::ResultsToJson(inputs, played)));
+  LS_RETURN_IF_ERROR(WriteResults(path, store, played));
   if (path != "-") std::cout << eval::ScoreTable(played);
   return Status::Ok();
 }

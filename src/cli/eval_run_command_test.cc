@@ -1,15 +1,23 @@
 // `loopserve eval run` and `eval export` from the command line to their files, on a tiny model and dialogues made here.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "eval/metrics.h"
 #include "eval/result_store.h"
+#include "eval/sqlite_db.h"
 #include "eval/test_results.h"
 #include "src/base/temp_dir.h"
+#include "src/cli/interrupt.h"
 #include "src/cli/json_output.h"
 #include "src/cli/test_program.h"
 #include "tests/support/tiny_gguf.h"
@@ -151,10 +159,10 @@ TEST_F(EvalRunCommandTest, AnswersAreCutAtTheAskedLength) {
 
 TEST_F(EvalRunCommandTest, OtherInputsAreRefused) {
   ASSERT_EQ(Run("r", {"--samples", "1"}).exit_code, 0);
-  WriteDialogues("other.jsonl", 2);
+  std::ofstream(Path("other.jsonl")) << R"({"id":"qasper-same-1","turns":[{"user":"Another text."}]})";
   const ProgramOutcome dialogues = Run("r", {}, "other.jsonl");
   EXPECT_EQ(dialogues.exit_code, 2);
-  EXPECT_THAT(dialogues.err, HasSubstr("holds the results of another run: its dialogues_sha256 was"));
+  EXPECT_THAT(dialogues.err, HasSubstr("holds the results of another dialogue qasper-same-1: it was "));
   EXPECT_THAT(Run("r", {"--fidelity"}).err, HasSubstr("its fidelity was no and is now yes"));
   EXPECT_THAT(Run("r", {"--kv-type", "q8_0"}).err, HasSubstr("its kv_type was f16 and is now q8_0"));
   WriteModel("m.gguf", 2);
@@ -188,6 +196,12 @@ TEST_F(EvalRunCommandTest, FoldersAndFilesThatCannotBeUsedAreNamed) {
   EXPECT_EQ(RunProgram({"eval", "export", Path("r")}).exit_code, 1);
   EXPECT_EQ(RunProgram({"eval", "export", Path("none")}).exit_code, 1);
   EXPECT_EQ(Run("s", {"--max-answer-tokens", "-1"}).exit_code, 2);
+  EXPECT_THAT(Run("s", {}, "none.jsonl").err, HasSubstr("none.jsonl"));
+  policies_ = "frob";
+  EXPECT_EQ(Run("s").exit_code, 2);
+  policies_ = "";
+  EXPECT_EQ(Run("s").exit_code, 2);
+  EXPECT_FALSE(std::filesystem::exists(Path("s"))) << "nothing is begun that cannot be done";
 }
 
 TEST_F(EvalRunCommandTest, ExportsTheSameJsonAsTheRun) {
@@ -202,6 +216,89 @@ TEST_F(EvalRunCommandTest, ExportsTheSameJsonAsTheRun) {
   EXPECT_EQ(json["run"]["fidelity"], "no");
   EXPECT_TRUE(json["run"].contains("model"));
   EXPECT_THAT(RunProgram({"eval", "export", Path("r")}).out, HasSubstr("mean score x 100"));
+}
+
+TEST_F(EvalRunCommandTest, ABrokenLineIsSaidAndTheRestIsPlayed) {
+  WriteDialogues("good.jsonl", 2);
+  std::ifstream good(Path("good.jsonl"));
+  std::string first, second;
+  ASSERT_TRUE(std::getline(good, first) && std::getline(good, second));
+  std::ofstream(Path("broken.jsonl")) << first << "\n{\"turns\":[{\"\\u001b[2J\":1}]}\n" << second << "\n";
+  const ProgramOutcome run = Run("r", {}, "broken.jsonl");
+  EXPECT_EQ(run.exit_code, 1);
+  EXPECT_THAT(run.out, HasSubstr("4 of 4 done"));
+  EXPECT_THAT(run.err, HasSubstr("broken.jsonl, line 2: "));
+  EXPECT_THAT(run.err, HasSubstr("1 broken line of "));
+  EXPECT_EQ(run.err.find('\x1b'), std::string::npos);
+  // Mended, it goes on with what was left out.
+  const ProgramOutcome mended = Run("r");
+  EXPECT_EQ(mended.exit_code, 0) << mended.err;
+  EXPECT_THAT(mended.out, HasSubstr("6 of 6 done, 4 of them before"));
+}
+
+TEST_F(EvalRunCommandTest, CtrlCKeepsWhatIsFinishedAndTheNextStartGoesOn) {
+  WriteDialogues("d.jsonl", 60);
+  std::atomic<bool> over{false};
+  std::thread user([&] {
+    while (!over) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      auto store = eval::ResultStore::OpenResults(Path("r"));
+      if (!store.ok()) continue;
+      const auto finished = store->Finished();
+      if (!finished.ok() || finished->size() < 3) continue;
+      kill(getpid(), SIGINT);
+      return;
+    }
+  });
+  const ProgramOutcome stopped = Run("r");
+  over = true;
+  user.join();
+  ClearInterrupt();
+  EXPECT_EQ(stopped.exit_code, 130);
+  EXPECT_THAT(stopped.err, HasSubstr("interrupted; what was finished is stored, and the same command goes on"));
+  const size_t before = Results("r").size();
+  EXPECT_GE(before, 3u);
+  ASSERT_LT(before, 120u);
+  EXPECT_THAT(stopped.out, HasSubstr(std::to_string(before) + " of 120 done"));
+  std::ifstream written(Path("r/results.json"));
+  EXPECT_EQ(Json::parse(written)["dialogues"].size(), before);
+  const ProgramOutcome rest = Run("r");
+  EXPECT_EQ(rest.exit_code, 0) << rest.err;
+  EXPECT_THAT(rest.out, HasSubstr("120 of 120 done, " + std::to_string(before) + " of them before"));
+  ASSERT_EQ(Run("whole").exit_code, 0);
+  EXPECT_EQ(eval::Dump(Results("r"), false), eval::Dump(Results("whole"), false));
+}
+
+TEST_F(EvalRunCommandTest, AFullDiskEndsTheRunAndLosesNothing) {
+  ASSERT_EQ(Run("r", {"--samples", "1"}).exit_code, 0);
+  rlimit old_limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
+  rlimit limit = old_limit;
+  limit.rlim_cur = std::filesystem::file_size(Path("r/results.sqlite"));
+  WriteDialogues("d.jsonl", 40);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  const ProgramOutcome full = Run("r");
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old_limit), 0);
+  EXPECT_EQ(full.exit_code, 1);
+  EXPECT_THAT(full.err, HasSubstr("results.sqlite: disk I/O error"));
+  const ProgramOutcome rest = Run("r");
+  EXPECT_EQ(rest.exit_code, 0) << rest.err;
+  ASSERT_EQ(Run("whole").exit_code, 0);
+  EXPECT_EQ(Results("r").size(), 80u);
+  EXPECT_EQ(eval::Dump(Results("r"), false), eval::Dump(Results("whole"), false));
+}
+
+TEST_F(EvalRunCommandTest, APolicyOfOtherSettingsIsAnotherPolicy) {
+  ASSERT_EQ(Run("r", {"--samples", "1"}).exit_code, 0);
+  const auto change = [&](const char* sql) {
+    auto database = eval::SqlDatabase::Open(Path("r/results.sqlite"), eval::SqlDatabase::Mode::kCreate);
+    ASSERT_TRUE(database.ok());
+    ASSERT_TRUE(database->Execute(sql).ok());
+  };
+  change("UPDATE definitions SET value = 'decode.budget=7' WHERE kind = 'policy' AND name LIKE 'paper%'");
+  const ProgramOutcome run = Run("r");
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_THAT(run.err, HasSubstr("it was decode.budget=7 and is now prefill.method=1 "));
 }
 
 }  // namespace
