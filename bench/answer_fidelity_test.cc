@@ -34,7 +34,7 @@ class AnswerFidelityTest : public testing::Test {
   void SetUp() override {
     EngineOptions options;
     options.model_path = (dir_.path() / "m.gguf").string();
-    options.threads = 2;
+    options.threads = 1;
     ASSERT_TRUE(WriteTinyGguf(TinyModel(TinyFamily::kLlama), options.model_path).ok());
     auto engine = Engine::Open(options);
     ASSERT_TRUE(engine.ok()) << engine.status().message();

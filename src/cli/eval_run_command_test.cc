@@ -72,7 +72,7 @@ class EvalRunCommandTest : public testing::Test {
   ProgramOutcome Run(const std::string& out, const std::vector<std::string>& more = {},
                      const std::string& dialogues = "d.jsonl") const {
     std::vector<std::string> args = {"eval",      "run", "-m",         Path("m.gguf"), "--dialogues", Path(dialogues),
-                                     "--threads", "2",   "--policies", policies_,      "--out",       Path(out)};
+                                     "--threads", "1",   "--policies", policies_,      "--out",       Path(out)};
     args.insert(args.end(), more.begin(), more.end());
     return RunProgram(args);
   }
@@ -99,7 +99,7 @@ TEST_F(EvalRunCommandTest, StoresScoresAndFiguresOfEveryTurn) {
   EXPECT_EQ(all[1].policy, kSparse);
   for (const eval::PlayedDialogue& played : all) {
     ASSERT_EQ(played.turns.size(), 2u);
-    EXPECT_EQ(played.threads, 2);
+    EXPECT_EQ(played.threads, 1);
     for (const eval::PlayedTurn& turn : played.turns) {
       EXPECT_EQ(turn.score, eval::Score(eval::Metric::kTokenF1, turn.answer, turn.references, {}, false));
       EXPECT_LE(turn.output_tokens, 12);
