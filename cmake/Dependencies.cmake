@@ -1,6 +1,7 @@
 # Finds every library that loopserve builds on. tools/setup puts them in place; docs/decisions/ says why each is there.
 find_package(Threads REQUIRED)
 find_package(spdlog REQUIRED)
+find_package(SQLite3 REQUIRED)
 find_package(CLI11 QUIET)
 find_path(CLI11_INCLUDE_DIR CLI/CLI.hpp REQUIRED)
 find_package(hwy QUIET CONFIG)

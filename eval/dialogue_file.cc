@@ -1,6 +1,7 @@
 #include "eval/dialogue_file.h"
 
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <set>
 
@@ -9,6 +10,8 @@
 
 namespace loopserve::eval {
 namespace {
+
+constexpr size_t kMostMessages = 20;
 
 Result<DialogueTurn> TakeTurn(const Json& value, const std::string& where) {
   if (!value.is_object()) return Bad("every one of \"turns\" must be an object");
@@ -56,9 +59,9 @@ Result<WrittenDialogue> ParseDialogue(const std::string& line, const std::string
   return dialogue;
 }
 
-}  // namespace
-
-Result<std::vector<WrittenDialogue>> ReadDialogues(std::istream& in, const std::string& name) {
+/// on_broken: is given what is wrong with a line; an error that it returns ends the reading.
+Result<std::vector<WrittenDialogue>> ReadLines(std::istream& in, const std::string& name,
+                                               const std::function<Status(Status)>& on_broken) {
   std::vector<WrittenDialogue> dialogues;
   std::set<std::string> ids;
   std::string line;
@@ -66,11 +69,24 @@ Result<std::vector<WrittenDialogue>> ReadDialogues(std::istream& in, const std::
     if (IsBlank(line)) continue;
     const std::string where = name + ", line " + std::to_string(number);
     Result<WrittenDialogue> dialogue = ParseDialogue(line, "line-" + std::to_string(number));
-    if (!dialogue.ok()) return dialogue.status().WithContext(where);
-    if (!ids.insert(dialogue->id).second) return Bad(where + ": the id \"" + dialogue->id + "\" was given before");
-    dialogues.push_back(std::move(*dialogue));
+    if (dialogue.ok() && !ids.insert(dialogue->id).second) {
+      dialogue = Bad("the id \"" + dialogue->id + "\" was given before");
+    }
+    if (dialogue.ok()) {
+      dialogues.push_back(std::move(*dialogue));
+    } else {
+      LS_RETURN_IF_ERROR(on_broken(dialogue.status().WithContext(where)));
+    }
   }
   if (in.bad()) return Status(StatusCode::kIoError, "cannot read " + name);
+  return dialogues;
+}
+
+}  // namespace
+
+Result<std::vector<WrittenDialogue>> ReadDialogues(std::istream& in, const std::string& name) {
+  LS_ASSIGN_OR_RETURN(std::vector<WrittenDialogue> dialogues,
+                      ReadLines(in, name, [](Status broken) { return broken; }));
   if (dialogues.empty()) return Bad(name + ": no dialogue in it");
   return dialogues;
 }
@@ -79,6 +95,24 @@ Result<std::vector<WrittenDialogue>> ReadDialogueFile(const std::string& path) {
   if (path == "-") return ReadDialogues(std::cin, "stdin");
   LS_ASSIGN_OR_RETURN(std::ifstream in, OpenTextFile(path));
   return ReadDialogues(in, path);
+}
+
+Result<ReadableDialogues> ReadGoodDialogues(std::istream& in, const std::string& name) {
+  ReadableDialogues readable;
+  LS_ASSIGN_OR_RETURN(readable.dialogues, ReadLines(in, name, [&](const Status& broken) {
+                        ++readable.left_out;
+                        if (readable.messages.size() < kMostMessages) readable.messages.push_back(broken.message());
+                        return Status::Ok();
+                      }));
+  if (!readable.dialogues.empty()) return readable;
+  return Bad(readable.messages.empty() ? name + ": no dialogue in it"
+                                       : "no line is a dialogue; the first: " + readable.messages.front());
+}
+
+Result<ReadableDialogues> ReadGoodDialogueFile(const std::string& path) {
+  if (path == "-") return ReadGoodDialogues(std::cin, "stdin");
+  LS_ASSIGN_OR_RETURN(std::ifstream in, OpenTextFile(path));
+  return ReadGoodDialogues(in, path);
 }
 
 std::string FormatDialogue(const WrittenDialogue& dialogue) {

@@ -4,6 +4,7 @@
 // Thread rule: pure functions.
 #pragma once
 
+#include <cstdint>
 #include <istream>
 #include <optional>
 #include <string>
@@ -34,6 +35,16 @@ Result<std::vector<WrittenDialogue>> ReadDialogues(std::istream& in, const std::
 
 /// path: a file, or "-" for stdin. kNotFound, kIoError, and as above.
 Result<std::vector<WrittenDialogue>> ReadDialogueFile(const std::string& path);
+
+struct ReadableDialogues {
+  std::vector<WrittenDialogue> dialogues;  ///< not empty
+  int64_t left_out = 0;                    ///< lines that are no dialogue
+  std::vector<std::string> messages;       ///< why, for the first 20 of them: "NAME, line N: ..."
+};
+
+/// As ReadDialogues, but a broken line is left out and the rest is read. kCorruptData where no line is a dialogue.
+Result<ReadableDialogues> ReadGoodDialogues(std::istream& in, const std::string& name);
+Result<ReadableDialogues> ReadGoodDialogueFile(const std::string& path);
 
 /// One line of such a file, without its newline. Invalid UTF-8 becomes U+FFFD.
 std::string FormatDialogue(const WrittenDialogue& dialogue);

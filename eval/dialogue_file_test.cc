@@ -164,5 +164,38 @@ TEST(DialogueFileTest, BadTasksNameTheirField) {
   }
 }
 
+TEST(GoodDialoguesTest, BrokenLinesAreCountedAndTheRestIsRead) {
+  std::istringstream in(
+      "{\"id\":\"a\",\"turns\":[{\"user\":\"q\"}]}\n{\n\n"
+      "{\"id\":\"a\",\"turns\":[{\"user\":\"again\"}]}\n{\"turns\":[{\"user\":\"r\"}]}\n");
+  const auto readable = ReadGoodDialogues(in, "d.jsonl");
+  ASSERT_TRUE(readable.ok()) << readable.status().message();
+  ASSERT_EQ(readable->dialogues.size(), 2u);
+  EXPECT_EQ(readable->dialogues[0].turns[0].user, "q");
+  EXPECT_EQ(readable->dialogues[1].id, "line-5");
+  EXPECT_EQ(readable->left_out, 2);
+  ASSERT_EQ(readable->messages.size(), 2u);
+  EXPECT_THAT(readable->messages[0], HasSubstr("d.jsonl, line 2: not valid JSON"));
+  EXPECT_THAT(readable->messages[1], HasSubstr("d.jsonl, line 4: the id \"a\" was given before"));
+}
+
+TEST(GoodDialoguesTest, AFileWithoutADialogueIsAnError) {
+  std::istringstream broken("{\n[]\n");
+  EXPECT_THAT(ReadGoodDialogues(broken, "d.jsonl").status().message(),
+              HasSubstr("no line is a dialogue; the first: d.jsonl, line 1: not valid JSON"));
+  std::istringstream empty("\n");
+  EXPECT_EQ(ReadGoodDialogues(empty, "d.jsonl").status().message(), "d.jsonl: no dialogue in it");
+  EXPECT_EQ(ReadGoodDialogueFile("/nonexistent").status().code(), StatusCode::kNotFound);
+  std::istringstream many(std::string(50, '{') + "\n" + [] {
+    std::string lines;
+    for (int i = 0; i < 30; ++i) lines += "{\n";
+    return lines;
+  }() + "{\"turns\":[{\"user\":\"q\"}]}");
+  const auto readable = ReadGoodDialogues(many, "d.jsonl");
+  ASSERT_TRUE(readable.ok());
+  EXPECT_EQ(readable->left_out, 31);
+  EXPECT_EQ(readable->messages.size(), 20u);
+}
+
 }  // namespace
 }  // namespace loopserve::eval

@@ -44,6 +44,7 @@ LIBRARIES = [
     (r"httplib\.h", {"src/fetch"}),
     (r"spdlog/.*|CLI/.*|png\.h", {"src/cli"}),
     (r"openssl/.*", {"src/base"}),
+    (r"sqlite3\.h", {"eval"}),
     (r"hwy/.*", {"src/kernels", "src/model", "src/selection", "src/engine"}),
     (r"(oneapi/)?dnnl.*", {"src/model", "src/kernels", "bench"}),
     (r"gtest/.*|gmock/.*|benchmark/.*", set()),  # tests and benchmarks only
@@ -137,6 +138,7 @@ def self_test():
         "src/session/cout.cc": ("void F() { std::cout << 1; }", True),
         "src/cli/internals.cc": ('#include "src/session/prefix.h"', True),
         "eval/internals.cc": ('#include "src/tokenizer/tokenizer.h"', True),
+        "src/cli/sql.cc": ("#include <sqlite3.h>", True),
         "eval/print.cc": ("void F() { std::cout << 1; }", True),
         "src/newcomer/file.cc": ("", True),
         "include/loopserve/inner.h": ('#include "src/base/check.h"', True),

@@ -20,6 +20,18 @@ std::string FormatFixed(double value, int decimals) {
   return error == std::errc() ? std::string(buffer, end) : std::string("?");
 }
 
+std::string OnOneLine(std::string_view text) {
+  std::string line(text);
+  for (size_t i = 0; i < line.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(line[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < line.size() ? line[i + 1] : 0);
+    if (byte < 0x20 || byte == 0x7F) line[i] = ' ';
+    // U+0080 to U+009F, which some terminals obey as well.
+    if (byte == 0xC2 && next >= 0x80 && next <= 0x9F) line.replace(i, 2, 2, ' ');
+  }
+  return line;
+}
+
 std::string FormatBytes(uint64_t bytes) {
   if (bytes < 1024) return std::to_string(bytes) + " B";
   static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

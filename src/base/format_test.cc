@@ -41,5 +41,13 @@ TEST(FormatTest, FixedTakesAnyDouble) {
   EXPECT_EQ(FormatFixed(std::numeric_limits<double>::max(), 2).size(), 309u + 3u);
 }
 
+TEST(FormatTest, ControlCharactersDoNotReachATerminal) {
+  EXPECT_EQ(OnOneLine("a\r\nb\x1b[2J\x7f"), "a  b [2J ");
+  EXPECT_EQ(OnOneLine("caf\xC3\xA9\xC2\x9B"
+                      "31m\xC2\xA7\xC2"),
+            "caf\xC3\xA9  31m\xC2\xA7\xC2");
+  EXPECT_EQ(OnOneLine(""), "");
+}
+
 }  // namespace
 }  // namespace loopserve

@@ -4,6 +4,7 @@
 #include <iostream>
 #include <string>
 
+#include "src/base/format.h"
 #include "src/base/log.h"
 #include "src/cli/command.h"
 #include "src/cli/interrupt.h"
@@ -33,10 +34,8 @@ constexpr char kExamples[] = R"(examples:
 exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted)";
 
 void PrintError(std::string message) {
-  // One line, whatever a library or a file put into the message.
-  for (char& c : message) {
-    if (c == '\n' || c == '\r') c = ' ';
-  }
+  // Whatever a library or a file put into it.
+  message = OnOneLine(message);
   while (!message.empty() && message.back() == ' ') message.pop_back();
   std::cerr << "loopserve: error: " << message << std::endl;
 }

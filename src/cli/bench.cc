@@ -117,10 +117,8 @@ Result<std::vector<std::string>> WorkerCommand(const std::string& engine, const 
 
 Result<std::vector<Contestant>> Contestants(const BenchCommand& command, const BenchInput& input) {
   std::vector<std::pair<std::string, std::string>> names;
-  for (const std::string& spec : SplitPolicies(command.policies)) {
-    LS_ASSIGN_OR_RETURN(const Policy policy, Policy::Parse(spec));
-    names.emplace_back("loopserve", policy.ToString());
-  }
+  LS_ASSIGN_OR_RETURN(const std::vector<Policy> policies, ParsePolicies(command.policies));
+  for (const Policy& policy : policies) names.emplace_back("loopserve", policy.ToString());
   for (const std::string& peer : command.peers) {
     if (peer == "llama.cpp") {
       names.insert(names.end(), {{peer, "flash_attention"}, {peer, "no_flash_attention"}});

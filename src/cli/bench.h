@@ -11,9 +11,6 @@
 
 namespace loopserve {
 
-/// "dense,other:a=1,b=2" is two policies: a piece that is only key=value belongs to the policy before it.
-std::vector<std::string> SplitPolicies(const std::string& list);
-
 /// The cases in the order in which they were asked for: each context with `new_tokens`, then each whole prompt.
 std::vector<bench::SpeedCase> SpeedCases(const std::vector<int64_t>& contexts, int64_t new_tokens,
                                          const std::vector<int64_t>& whole_prompts);

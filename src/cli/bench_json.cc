@@ -1,6 +1,4 @@
 // What `loopserve bench` writes and reads, apart from running it.
-#include <sstream>
-
 #include "src/cli/bench.h"
 
 namespace loopserve {
@@ -62,20 +60,6 @@ Json RowToJson(const SpeedRow& row, const SpeedRow* ours, const bench::ModelCost
 }
 
 }  // namespace
-
-std::vector<std::string> SplitPolicies(const std::string& list) {
-  std::vector<std::string> policies;
-  std::istringstream pieces(list);
-  for (std::string piece; std::getline(pieces, piece, ',');) {
-    const bool continues = piece.find('=') != std::string::npos && piece.find(':') == std::string::npos;
-    if (continues && !policies.empty()) {
-      policies.back() += "," + piece;
-    } else {
-      policies.push_back(piece);
-    }
-  }
-  return policies;
-}
 
 std::vector<bench::SpeedCase> SpeedCases(const std::vector<int64_t>& contexts, int64_t new_tokens,
                                          const std::vector<int64_t>& whole_prompts) {

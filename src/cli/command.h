@@ -26,5 +26,7 @@ void RegisterScoreCommand(CLI::App& app, CommandContext& context);
 void RegisterBenchCommand(CLI::App& app, CommandContext& context);
 void RegisterInspectCommand(CLI::App& app, CommandContext& context);
 void RegisterEvalCommand(CLI::App& app, CommandContext& context);
+/// `eval run` and `eval export`, for RegisterEvalCommand.
+void RegisterEvalRunCommands(CLI::App& eval_command, CommandContext& context);
 
 }  // namespace loopserve

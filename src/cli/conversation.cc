@@ -19,6 +19,7 @@ Result<TurnResult> EngineConversation::Answer(std::span<const ChatMessage> messa
   LS_ASSIGN_OR_RETURN(result.sync, session_.Sync(*prompt, control));
   const double before_generation_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - submitted).count();
+  if (on_read_) on_read_(session_);
   LS_ASSIGN_OR_RETURN(result.generation, session_.Generate(params, on_text, control));
   if (result.generation.output_tokens > 0) result.ttft_ms = before_generation_ms + result.generation.first_token_ms;
   return result;

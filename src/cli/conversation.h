@@ -4,6 +4,7 @@
 // Thread rule: one thread at a time.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -45,10 +46,16 @@ class EngineConversation : public Conversation {
   int64_t held_tokens() const override { return static_cast<int64_t>(session_.tokens().size()); }
   size_t kv_bytes() const override { return session_.kv_bytes(); }
 
+  const Session& session() const { return session_; }
+  /// Called within Answer, when the prompt was read and before the answer begins: the moment for a fork. Its time does
+  /// not count.
+  void OnRead(std::function<void(const Session&)> on_read) { on_read_ = std::move(on_read); }
+
  private:
   std::shared_ptr<Engine> engine_;
   Policy policy_;
   Session session_;
+  std::function<void(const Session&)> on_read_;
 };
 
 /// What a model without a chat template is given: the texts alone, an empty line between them.

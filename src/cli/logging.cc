@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "src/base/format.h"
 #include "src/base/log.h"
 
 namespace loopserve {
@@ -45,7 +46,7 @@ void InstallLogSink(const std::string& level) {
   logger->set_level(minimum);
   SetLogSink(
       [logger](LogLevel message_level, std::string_view message) {
-        logger->log(ToSpdlog(message_level), spdlog::string_view_t(message.data(), message.size()));
+        logger->log(ToSpdlog(message_level), spdlog::string_view_t(OnOneLine(message)));
       },
       FromSpdlog(minimum));
 }

@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <sstream>
+#include <utility>
 
 #include "src/fetch/pull.h"
 
@@ -51,6 +53,29 @@ void AddPolicyOption(CLI::App& command, ModelOptions* options) {
 
 Result<Policy> ToPolicy(const ModelOptions& options) {
   return options.quality.empty() ? Policy::Parse(options.policy) : Policy::OfQuality(options.quality);
+}
+
+std::vector<std::string> SplitPolicies(const std::string& list) {
+  std::vector<std::string> policies;
+  std::istringstream pieces(list);
+  for (std::string piece; std::getline(pieces, piece, ',');) {
+    const bool continues = piece.find('=') != std::string::npos && piece.find(':') == std::string::npos;
+    if (continues && !policies.empty()) {
+      policies.back() += "," + piece;
+    } else {
+      policies.push_back(piece);
+    }
+  }
+  return policies;
+}
+
+Result<std::vector<Policy>> ParsePolicies(const std::string& list) {
+  std::vector<Policy> policies;
+  for (const std::string& spec : SplitPolicies(list)) {
+    LS_ASSIGN_OR_RETURN(Policy policy, Policy::Parse(spec));
+    policies.push_back(std::move(policy));
+  }
+  return policies;
 }
 
 Result<std::string> ResolveModelPath(const std::string& model) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "loopserve/engine.h"
 #include "loopserve/policy.h"
@@ -34,6 +35,11 @@ void AddPolicyOption(CLI::App& command, ModelOptions* options);
 
 /// The policy that --policy or --quality names; kInvalidArgument.
 Result<Policy> ToPolicy(const ModelOptions& options);
+
+/// "dense,other:a=1,b=2" is two policies: a piece that is only key=value belongs to the policy before it.
+std::vector<std::string> SplitPolicies(const std::string& list);
+/// The same, parsed; kInvalidArgument.
+Result<std::vector<Policy>> ParsePolicies(const std::string& list);
 
 /// The file that `model` means: an existing path as it is, else a model in the cache. kNotFound says how to pull it.
 Result<std::string> ResolveModelPath(const std::string& model);

@@ -66,5 +66,12 @@ TEST_F(ModelOptionsTest, OptionsReachTheEngine) {
   EXPECT_EQ(engine->linear_path, LinearPath::kF32);
 }
 
+TEST(SplitPoliciesTest, KeysBelongToThePolicyBeforeThem) {
+  EXPECT_THAT(SplitPolicies("dense"), testing::ElementsAre("dense"));
+  EXPECT_THAT(SplitPolicies("dense,a:x=1,y=2,b"), testing::ElementsAre("dense", "a:x=1,y=2", "b"));
+  EXPECT_THAT(SplitPolicies("a:x=1,b:z=3"), testing::ElementsAre("a:x=1", "b:z=3"));
+  EXPECT_THAT(SplitPolicies("x=1"), testing::ElementsAre("x=1"));  // the parser of policies will refuse it
+}
+
 }  // namespace
 }  // namespace loopserve

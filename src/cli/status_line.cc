@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/base/format.h"
+
 namespace loopserve {
 namespace {
 
@@ -24,7 +26,7 @@ void StatusLine::Show(const std::string& text, bool now) {
   last_ = time;
   drawn_ = true;
   // A line that wraps could not be drawn over.
-  std::fprintf(file_, "\r%s\x1b[K", text.substr(0, TerminalColumns(file_) - 1).c_str());
+  std::fprintf(file_, "\r%s\x1b[K", OnOneLine(text.substr(0, TerminalColumns(file_) - 1)).c_str());
   std::fflush(file_);
 }
 

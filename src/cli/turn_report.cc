@@ -5,10 +5,6 @@
 namespace loopserve {
 namespace {
 
-std::optional<double> TpotMs(const GenerationStats& generation) {
-  return generation.output_tokens >= 2 ? std::optional(generation.tpot_ms) : std::nullopt;
-}
-
 std::string FormatOptionalMs(std::optional<double> ms) { return ms ? FormatMilliseconds(*ms) : "-"; }
 
 std::string ForPeople(const char* name) {
@@ -20,6 +16,10 @@ std::string ForPeople(const char* name) {
 }
 
 }  // namespace
+
+std::optional<double> TpotMs(const GenerationStats& generation) {
+  return generation.output_tokens >= 2 ? std::optional(generation.tpot_ms) : std::nullopt;
+}
 
 const char* ToString(SyncKind kind) {
   switch (kind) {

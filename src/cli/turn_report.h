@@ -1,6 +1,7 @@
 // A turn's figures, for people and as JSON. Thread rule: pure functions.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "src/cli/conversation.h"
@@ -13,6 +14,9 @@ std::string FormatTurn(const TurnResult& turn);
 
 /// The object in "turns" of `loopserve run --json`; docs/command_line.md says what each field means.
 Json TurnToJson(const TurnResult& turn);
+
+/// Empty with fewer than two tokens.
+std::optional<double> TpotMs(const GenerationStats& generation);
 
 const char* ToString(SyncKind kind);
 const char* ToString(StopReason reason);

@@ -1,0 +1,55 @@
+// How near a policy is to dense attention on the same dialogue: the policy is led through the prompts and answers of a
+// dense dialogue (teacher forcing), computes each answer token by token as it would compute its own, and its
+// next-token distributions are held against the dense ones. Thread rule: one thread calls, as for a Session.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bench/logits_spool.h"
+#include "loopserve/engine.h"
+#include "loopserve/status.h"
+
+namespace loopserve::bench {
+
+/// A dialogue as dense attention held it.
+class DenseDialogue {
+ public:
+  struct Turn {
+    std::vector<Token> prompt;  ///< the whole dialogue up to the answer
+    std::vector<Token> answer;  ///< the tokens of it that the session held afterwards
+    int64_t first_row = 0;      ///< in the spool: one row for each token of the answer, and one for what follows them
+  };
+
+  /// scratch_dir: where the logits lie meanwhile.
+  static Result<DenseDialogue> Create(const std::string& scratch_dir, int n_vocab);
+
+  /// Takes down the next turn. ready: the dense session when it had read the prompt.
+  Status AddTurn(Session ready, std::vector<Token> answer, const RunControl& control);
+  const std::vector<Turn>& turns() const { return turns_; }
+  LogitsSpool& spool() { return spool_; }
+
+ private:
+  explicit DenseDialogue(LogitsSpool spool) : spool_(std::move(spool)) {}
+
+  LogitsSpool spool_;
+  std::vector<Turn> turns_;
+};
+
+struct AnswerFidelity {
+  double kl = 0;              ///< mean over the dense answer's rows of KL(dense || policy), nats
+  double top1_agreement = 0;  ///< share of them where both have the same most likely token
+  /// Mean of -log p over the tokens of the right answer, nats, after the dense history; empty without one.
+  std::optional<double> reference_nll;
+};
+
+/// One for each turn of `dense`. empty: a new session of the policy. ready: of each turn, a session of the same policy
+/// that has read its own history; where it is the dense one, the prompt is not computed again. references: of each
+/// turn, the right answer's tokens; may be empty.
+Result<std::vector<AnswerFidelity>> MeasureFidelity(DenseDialogue& dense, Session empty, std::vector<Session> ready,
+                                                    const std::vector<std::vector<Token>>& references,
+                                                    const RunControl& control);
+
+}  // namespace loopserve::bench

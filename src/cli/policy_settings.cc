@@ -1,0 +1,62 @@
+#include "src/cli/policy_settings.h"
+
+#include <charconv>
+#include <string_view>
+#include <type_traits>
+
+namespace loopserve {
+namespace {
+
+template <typename T>
+std::string ToText(T value) {
+  if constexpr (std::is_enum_v<T> || std::is_same_v<T, bool>) {
+    return std::to_string(static_cast<int>(value));
+  } else {
+    char buffer[64];
+    const auto [end, error] = std::to_chars(buffer, buffer + sizeof(buffer), value);
+    return error == std::errc() ? std::string(buffer, end) : std::string();
+  }
+}
+
+class Settings {
+ public:
+  template <typename T>
+  void Add(std::string_view name, T value) {
+    // What does not differ from nothing is left out: a setting that is new one day leaves the others as they were.
+    if (value == T{}) return;
+    text_.append(text_.empty() ? "" : " ").append(name).append("=").append(ToText(value));
+  }
+  std::string text_;
+};
+
+}  // namespace
+
+std::string SettingsOf(const Policy& policy) {
+  Settings settings;
+  // Bindings of all members: one that is added and forgotten here does not compile.
+  const auto& [method, alpha, sample_rows, min_keys, columns, slashes, cover, tau, min_budget, stride, block, seed] =
+      policy.prefill();
+  settings.Add("prefill.method", method);
+  settings.Add("prefill.alpha", alpha);
+  settings.Add("prefill.sample_rows", sample_rows);
+  settings.Add("prefill.min_keys", min_keys);
+  settings.Add("prefill.columns", columns);
+  settings.Add("prefill.slashes", slashes);
+  settings.Add("prefill.cover", cover);
+  settings.Add("prefill.tau", tau);
+  settings.Add("prefill.min_budget", min_budget);
+  settings.Add("prefill.stride", stride);
+  settings.Add("prefill.block", block);
+  settings.Add("prefill.seed", seed);
+  const auto& [decode_method, budget, decode_min_keys, interval, queries, recent, per_query_head] = policy.decode();
+  settings.Add("decode.method", decode_method);
+  settings.Add("decode.budget", budget);
+  settings.Add("decode.min_keys", decode_min_keys);
+  settings.Add("decode.interval", interval);
+  settings.Add("decode.queries", queries);
+  settings.Add("decode.recent", recent);
+  settings.Add("decode.per_query_head", per_query_head);
+  return settings.text_;
+}
+
+}  // namespace loopserve
