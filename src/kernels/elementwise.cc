@@ -72,6 +72,12 @@ void GeluMultiplyImpl(float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, in
   });
 }
 
+void AddToImpl(const float* HWY_RESTRICT source, int64_t n, float* HWY_RESTRICT target) {
+  ForEachVector(n, [&](auto d, int64_t i) HWY_ATTR {
+    hn::StoreU(hn::Add(hn::LoadU(d, target + i), hn::LoadU(d, source + i)), d, target + i);
+  });
+}
+
 void RmsNormalizeImpl(const float* source, const float* HWY_RESTRICT weight, int64_t n, float eps, float* target) {
   const hn::ScalableTag<float> d;
   const auto step = static_cast<int64_t>(hn::Lanes(d));
@@ -100,6 +106,7 @@ namespace loopserve {
 HWY_EXPORT(RoundToBf16Impl);
 HWY_EXPORT(SiluMultiplyImpl);
 HWY_EXPORT(GeluMultiplyImpl);
+HWY_EXPORT(AddToImpl);
 HWY_EXPORT(RmsNormalizeImpl);
 
 void RoundToBf16(const float* source, int64_t n, uint16_t* target) {
@@ -107,6 +114,7 @@ void RoundToBf16(const float* source, int64_t n, uint16_t* target) {
 }
 void SiluMultiply(float* gate, const float* up, int64_t n) { HWY_DYNAMIC_DISPATCH(SiluMultiplyImpl)(gate, up, n); }
 void GeluMultiply(float* gate, const float* up, int64_t n) { HWY_DYNAMIC_DISPATCH(GeluMultiplyImpl)(gate, up, n); }
+void AddTo(const float* source, int64_t n, float* target) { HWY_DYNAMIC_DISPATCH(AddToImpl)(source, n, target); }
 void RmsNormalize(const float* source, const float* weight, int64_t n, float eps, float* target) {
   HWY_DYNAMIC_DISPATCH(RmsNormalizeImpl)(source, weight, n, eps, target);
 }

@@ -84,6 +84,16 @@ TEST(Elementwise, Bf16RoundsToNearestEvenAndKeepsNan) {
   });
 }
 
+TEST(Elementwise, AddToAddsEveryElementOnce) {
+  OnAllTargets([&] {
+    const std::vector<float> source = Inputs();
+    std::vector<float> target(source.size() + 1, 3.0f);
+    AddTo(source.data(), static_cast<int64_t>(source.size()), target.data());
+    for (size_t i = 0; i < source.size(); ++i) EXPECT_EQ(target[i], 3.0f + source[i]) << i;
+    EXPECT_EQ(target.back(), 3.0f);
+  });
+}
+
 TEST(RmsNormalize, EqualsTheDefinition) {
   OnAllTargets([&] {
     for (const int64_t n : {int64_t{1}, int64_t{7}, int64_t{576}}) {

@@ -1,18 +1,11 @@
-// The matrix products of one layer as graph nodes, with the norm before them and the residual after them, in three
-// ways: ggml's quantised kernels, packed weights through Gemm, and, for the few rows of a decode step, our kernels on
-// the weights as they are stored (stored_math.h). The graph around them (RoPE, attention) is the same for all. Thread
-// rule: one owner; what a math made must outlive the graph's computation.
+// The matrix products of one layer as graph nodes, with the norm before them and the residual after them, in two ways:
+// ggml's quantised kernels, and, for the few rows of a decode step, our kernels on the weights as they are stored
+// (stored_math.h). The graph around them (RoPE, attention) is the same for both. Many rows need no graph:
+// packed_math.h. Thread rule: one owner; what a math made must outlive the graph's computation.
 #pragma once
 
-#include <atomic>
-#include <memory>
-#include <vector>
-
 #include "ggml.h"
-#include "src/base/aligned_buffer.h"
-#include "src/model/gemm.h"
 #include "src/model/model.h"
-#include "src/model/prefill_weights.h"
 
 namespace loopserve {
 
@@ -25,6 +18,9 @@ struct Projections {
 
 /// x * weight / rms(x), row by row.
 ggml_tensor* RmsNorm(ggml_context* context, const Model& model, ggml_tensor* x, ggml_tensor* weight);
+
+/// Rotary position embedding of heads, [head_dim, heads, rows]; positions: i32 [rows].
+ggml_tensor* Rope(ggml_context* context, const Model& model, bool is_sliding, ggml_tensor* x, ggml_tensor* positions);
 
 /// x is the residual stream, f32 [n_embd, rows], contiguous; the graph's own: what is added is added in place.
 class LayerMath {
@@ -54,35 +50,6 @@ class QuantizedMath : public LayerMath {
   Projections Project(ggml_context* context, int layer, ggml_tensor* x) override;
   ggml_tensor* AddAttentionOutput(ggml_context* context, int layer, ggml_tensor* attention, ggml_tensor* x) override;
   ggml_tensor* AddFeedForward(ggml_context* context, int layer, ggml_tensor* x) override;
-};
-
-/// Packed weights of the layer last given to SetLayer, multiplied by oneDNN on ggml's threads.
-class PackedMath : public LayerMath {
- public:
-  PackedMath(const Model& model, const Gemm& gemm, int n_threads);
-
-  /// kResourceExhausted without memory for scratch. Forgets the nodes made before.
-  Status SetLayer(const PackedLayer* layer);
-  Projections Project(ggml_context* context, int layer, ggml_tensor* x) override;
-  ggml_tensor* AddAttentionOutput(ggml_context* context, int layer, ggml_tensor* attention, ggml_tensor* x) override;
-  ggml_tensor* AddFeedForward(ggml_context* context, int layer, ggml_tensor* x) override;
-
- private:
-  /// A node's work; threads take its rows block by block.
-  struct Product {
-    Product(const PackedMath* math_in, const PackedMatrix* matrix_in) : math(math_in), matrix(matrix_in) {}
-    const PackedMath* math;
-    const PackedMatrix* matrix;
-    std::atomic<int64_t> next_block{0};
-  };
-  static void RunProduct(ggml_tensor* y, int thread, int n_threads, void* product);
-  static void RunFeedForward(ggml_tensor* y, int thread, int n_threads, void* product);
-  ggml_tensor* AddProduct(ggml_context* context, const PackedMatrix& matrix, ggml_tensor* x);
-
-  const Gemm& gemm_;
-  const PackedLayer* layer_ = nullptr;
-  std::vector<std::unique_ptr<Product>> products_;
-  std::vector<AlignedBuffer> scratch_;  ///< per thread
 };
 
 }  // namespace loopserve

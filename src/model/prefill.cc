@@ -69,7 +69,7 @@ struct Prefill::Pass {
   int64_t steps_total = 0;
 
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
-  bool uses_packed_weights() const { return rows() >= kMinPackedRows; }
+  bool has_packed_rows() const { return rows() >= kMinPackedRows; }
 
   Status Step() {
     if (control.cancel != nullptr && control.cancel->load(std::memory_order_relaxed)) {
@@ -89,11 +89,12 @@ Prefill::Prefill(const Model& model, const Gemm* gemm, const Gemm* logits_gemm, 
       gemm_(gemm),
       threads_(threads),
       quantized_math_(model),
+      rope_(model),
       head_(model, logits_gemm, threads),
       memory_(kMaxChunkNodes),
       attention_(model, AttentionMathFor(gemm), threads) {
   if (gemm != nullptr) {
-    packed_math_ = std::make_unique<PackedMath>(model, *gemm, threads.n_threads());
+    packed_math_ = std::make_unique<PackedMath>(model, *gemm, threads);
     weights_ = std::make_unique<PrefillWeights>(model, *gemm, threads, weight_cache_bytes);
   }
 }
@@ -157,18 +158,18 @@ Status Prefill::RunLayers(Pass& pass) {
   const int64_t n_chunks = (pass.rows() + chunk - 1) / chunk;
   pass.steps_total = n_chunks + n_layers * (2 * n_chunks + 1) - (pass.all_logits ? 0 : n_chunks - 1);
   LS_RETURN_IF_ERROR(ForChunks(pass, 0, [&](int64_t first, int64_t rows) { return EmbedChunk(pass, first, rows); }));
+  const bool packed = weights_ != nullptr && pass.has_packed_rows();
+  if (packed) LS_RETURN_IF_ERROR(rope_.Fill(pass.positions, threads_));
   for (int layer = 0; layer < n_layers; ++layer) {
-    LayerMath* math = &quantized_math_;
-    if (weights_ != nullptr && pass.uses_packed_weights()) {
-      LS_ASSIGN_OR_RETURN(const PackedLayer* packed, weights_->Prepare(layer));
-      LS_RETURN_IF_ERROR(packed_math_->SetLayer(packed));
-      math = packed_math_.get();
+    if (packed) {
+      LS_ASSIGN_OR_RETURN(const PackedLayer* weights, weights_->Prepare(layer));
+      LS_RETURN_IF_ERROR(packed_math_->SetLayer(layer, weights));
     }
     // Of the last layer only its keys and values are needed, and one row's output: nothing reads the other rows.
     const bool is_last = layer == n_layers - 1;
     const int64_t first_needed = is_last && !pass.all_logits ? pass.rows() - 1 : 0;
     LS_RETURN_IF_ERROR(ForChunks(
-        pass, 0, [&](int64_t first, int64_t rows) { return BeforeAttentionChunk(pass, layer, *math, first, rows); }));
+        pass, 0, [&](int64_t first, int64_t rows) { return BeforeAttention(pass, layer, packed, first, rows); }));
     if (pass.control.inspector != nullptr) LS_RETURN_IF_ERROR(Inspect(pass, layer));
     const auto attention_start = Clock::now();
     dialogue.queries.Store(layer, dialogue.cache.n_tokens(), pass.rows(), q_.floats());
@@ -177,7 +178,7 @@ Status Prefill::RunLayers(Pass& pass) {
     pass.attention_wall_ms += MillisecondsSince(attention_start);
     LS_RETURN_IF_ERROR(pass.Step());
     LS_RETURN_IF_ERROR(ForChunks(pass, first_needed, [&](int64_t first, int64_t rows) {
-      return AfterAttentionChunk(pass, layer, first_needed == 0 ? *math : quantized_math_, first, rows);
+      return AfterAttention(layer, packed && first_needed == 0, first, rows);
     }));
   }
   return Status::Ok();
@@ -232,11 +233,24 @@ Status Prefill::EmbedChunk(Pass& pass, int64_t first, int64_t rows) {
   return threads_.Run(graph);
 }
 
-Status Prefill::BeforeAttentionChunk(Pass& pass, int layer, LayerMath& math, int64_t first, int64_t rows) {
+Status Prefill::BeforeAttention(Pass& pass, int layer, bool packed, int64_t first, int64_t rows) {
+  if (!packed) return BeforeAttentionGraph(pass, layer, first, rows);
+  const HyperParams& p = model_.params();
+  return packed_math_->BeforeAttention(x_.floats() + first * p.n_embd, rows, pass.dialogue.cache.n_tokens() + first,
+                                       rope_, first, &pass.dialogue.cache, q_.floats() + first * p.q_width());
+}
+
+Status Prefill::AfterAttention(int layer, bool packed, int64_t first, int64_t rows) {
+  if (!packed) return AfterAttentionGraph(layer, first, rows);
+  const HyperParams& p = model_.params();
+  return packed_math_->AfterAttention(q_.floats() + first * p.q_width(), rows, x_.floats() + first * p.n_embd);
+}
+
+Status Prefill::BeforeAttentionGraph(Pass& pass, int layer, int64_t first, int64_t rows) {
   const HyperParams& p = model_.params();
   ggml_cgraph* graph = memory_.Begin();
   ggml_context* context = memory_.context();
-  LayerGraph layers(context, model_, math);
+  LayerGraph layers(context, model_, quantized_math_);
   ggml_tensor* x = memory_.External(x_.floats() + first * p.n_embd, p.n_embd, rows, p.n_embd);
   const Projections heads = layers.BeforeAttention(layer, x, memory_.ExternalInts(pass.positions.data() + first, rows));
   StoreChunk store{&pass.dialogue.cache, &p, layer, pass.dialogue.cache.n_tokens() + first,
@@ -248,11 +262,11 @@ Status Prefill::BeforeAttentionChunk(Pass& pass, int layer, LayerMath& math, int
   return threads_.Run(graph);
 }
 
-Status Prefill::AfterAttentionChunk(Pass&, int layer, LayerMath& math, int64_t first, int64_t rows) {
+Status Prefill::AfterAttentionGraph(int layer, int64_t first, int64_t rows) {
   const HyperParams& p = model_.params();
   ggml_cgraph* graph = memory_.Begin();
   ggml_context* context = memory_.context();
-  LayerGraph layers(context, model_, math);
+  LayerGraph layers(context, model_, quantized_math_);
   ggml_tensor* x = memory_.External(x_.floats() + first * p.n_embd, p.n_embd, rows, p.n_embd);
   ggml_tensor* attention = memory_.External(q_.floats() + first * p.q_width(), p.q_width(), rows, p.q_width());
   ggml_build_forward_expand(graph, layers.AfterAttention(layer, attention, x));
@@ -264,7 +278,7 @@ Status Prefill::Logits(Pass& pass, const LogitsCallback& on_logits, std::vector<
   const HyperParams& p = model_.params();
   if (pass.all_logits) {
     const int64_t first_position = pass.dialogue.cache.n_tokens();
-    LS_RETURN_IF_ERROR(head_.AllRows(x_.floats(), pass.rows(), pass.uses_packed_weights(),
+    LS_RETURN_IF_ERROR(head_.AllRows(x_.floats(), pass.rows(), pass.has_packed_rows(),
                                      [&](int64_t row, std::span<const float> logits) {
                                        on_logits(first_position + row, logits);
                                        if (row == pass.rows() - 1) last_logits->assign(logits.begin(), logits.end());

@@ -19,8 +19,10 @@
 #include "src/model/forward.h"
 #include "src/model/layer_math.h"
 #include "src/model/logits_head.h"
+#include "src/model/packed_math.h"
 #include "src/model/prefill_attention.h"
 #include "src/model/prefill_weights.h"
+#include "src/model/rope_table.h"
 
 namespace loopserve {
 
@@ -49,8 +51,10 @@ class Prefill {
   Status BeginInspection(Pass& pass);
   Status Inspect(Pass& pass, int layer);
   Status EmbedChunk(Pass& pass, int64_t first, int64_t rows);
-  Status BeforeAttentionChunk(Pass& pass, int layer, LayerMath& math, int64_t first, int64_t rows);
-  Status AfterAttentionChunk(Pass& pass, int layer, LayerMath& math, int64_t first, int64_t rows);
+  Status BeforeAttention(Pass& pass, int layer, bool packed, int64_t first, int64_t rows);
+  Status AfterAttention(int layer, bool packed, int64_t first, int64_t rows);
+  Status BeforeAttentionGraph(Pass& pass, int layer, int64_t first, int64_t rows);
+  Status AfterAttentionGraph(int layer, int64_t first, int64_t rows);
   Status ForChunks(Pass& pass, int64_t first_row, const std::function<Status(int64_t first, int64_t rows)>& body);
   Status Logits(Pass& pass, const LogitsCallback& on_logits, std::vector<float>* last_logits);
 
@@ -60,6 +64,7 @@ class Prefill {
   QuantizedMath quantized_math_;
   std::unique_ptr<PackedMath> packed_math_;
   std::unique_ptr<PrefillWeights> weights_;
+  RopeTable rope_;
   LogitsHead head_;
   GraphMemory memory_;
   PrefillAttention attention_;

@@ -49,10 +49,6 @@ const float* FloatsOf(const ggml_tensor* tensor) {
   return tensor == nullptr ? nullptr : static_cast<const float*>(tensor->data);
 }
 
-void AddRow(const float* source, int64_t n, float* target) {
-  for (int64_t i = 0; i < n; ++i) target[i] += source[i];
-}
-
 }  // namespace
 
 /// One node: the matrices that multiply the same input, side by side in its output (or gate and up, of one width).
@@ -164,8 +160,8 @@ void StoredMath::RunProduct(ggml_tensor* y, int thread, int, void* userdata) {
       const int64_t target_stride = product.adds ? n : stride;
       StoredProduct(part.matrix, scratch.prepared, rows, begin - part.first_column, n, target, target_stride);
       for (int64_t r = 0; r < rows; ++r) {
-        if (part.bias != nullptr) AddRow(part.bias + begin - part.first_column, n, target + r * target_stride);
-        if (product.adds) AddRow(scratch.sums + r * n, n, out + r * stride + begin);
+        if (part.bias != nullptr) AddTo(part.bias + begin - part.first_column, n, target + r * target_stride);
+        if (product.adds) AddTo(scratch.sums + r * n, n, out + r * stride + begin);
       }
     }
   });
@@ -187,8 +183,8 @@ void StoredMath::RunGatedProduct(ggml_tensor* y, int thread, int, void* userdata
     for (int64_t r = 0; r < rows; ++r) {
       float* gate_row = gate + r * stride + first;
       float* up_row = up + r * columns;
-      if (product.parts[0].bias != nullptr) AddRow(product.parts[0].bias + first, columns, gate_row);
-      if (product.parts[1].bias != nullptr) AddRow(product.parts[1].bias + first, columns, up_row);
+      if (product.parts[0].bias != nullptr) AddTo(product.parts[0].bias + first, columns, gate_row);
+      if (product.parts[1].bias != nullptr) AddTo(product.parts[1].bias + first, columns, up_row);
       is_silu ? SiluMultiply(gate_row, up_row, columns) : GeluMultiply(gate_row, up_row, columns);
     }
   });
