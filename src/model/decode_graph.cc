@@ -1,11 +1,14 @@
 #include "src/model/decode_graph.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "src/base/check.h"
 #include "src/base/clock.h"
 #include "src/kernels/attention.h"
+#include "src/model/heads.h"
 #include "src/model/layer_graph.h"
+#include "src/model/rope_table.h"
 
 namespace loopserve {
 namespace {
@@ -23,6 +26,9 @@ struct DecodeGraph::Step {
   int64_t rows = 0;
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
+  std::vector<float> rope_units;
+  std::vector<std::vector<float>> queries;  ///< each thread's own copy: [rows][q_width]
+  std::vector<float> keys_and_values;       ///< [rows][2 * kv_width]
   AlignedBuffer partials;
   size_t head_partial_bytes = 0;  ///< of one KV head, when each has its own keys
   Clock::time_point attention_start;
@@ -40,6 +46,37 @@ struct DecodeGraph::LayerNode {
   AttentionProblem problem;
   CodedAttention* coded;
   Reads reads = Reads::kEverything;
+
+  /// The rows' queries, of which each thread makes its own: that is quicker than waiting for another's.
+  const float* TakeQueries(const ggml_tensor* projected, const float* turns, int thread) {
+    const HyperParams& p = model->params();
+    float* q = step->queries[static_cast<size_t>(thread)].data();
+    for (int64_t r = 0; r < step->rows; ++r) {
+      std::memcpy(q + r * p.q_width(), RowOf(projected, r), static_cast<size_t>(p.q_width()) * sizeof(float));
+      FinishQueries(*model, layer, turns + r * p.rope.n_dims, q + r * p.q_width());
+    }
+    return q;
+  }
+
+  void StoreRows(const ggml_tensor* keys, const ggml_tensor* values, const float* turns) {
+    const HyperParams& p = model->params();
+    const auto bytes = static_cast<size_t>(p.kv_width()) * sizeof(float);
+    float* rows = step->keys_and_values.data();
+    for (int64_t r = 0; r < step->rows; ++r) {
+      float* row = rows + r * 2 * p.kv_width();
+      std::memcpy(row, RowOf(keys, r), bytes);
+      FinishKeys(*model, layer, turns + r * p.rope.n_dims, row);
+      std::memcpy(row + p.kv_width(), RowOf(values, r), bytes);
+    }
+    step->dialogue->cache.StoreRows(layer, step->first_position, step->rows, rows, rows + p.kv_width(),
+                                    2 * p.kv_width());
+  }
+
+  /// A row's heads side by side; projections of several matrices stand in one row, so rows are strided.
+  static const float* RowOf(const ggml_tensor* heads, int64_t row) {
+    return reinterpret_cast<const float*>(static_cast<const std::byte*>(heads->data) +
+                                          static_cast<size_t>(row) * heads->nb[2]);
+  }
 
   /// The keys of each KV head, and the rows that look for them; the step's rows are stored.
   void FindKeys() {
@@ -87,6 +124,11 @@ DecodeGraph::DecodeGraph(const Model& model, ComputeThreads& threads)
   // The graph points into these: they must never move.
   step_->tokens.resize(Forward::kDecodeRows);
   step_->positions.resize(Forward::kDecodeRows);
+  const HyperParams& p = model.params();
+  step_->rope_units = RopeUnits(model, Forward::kDecodeRows);
+  step_->keys_and_values.resize(static_cast<size_t>(Forward::kDecodeRows * 2 * p.kv_width()));
+  step_->queries.assign(static_cast<size_t>(threads.n_threads()),
+                        std::vector<float>(static_cast<size_t>(Forward::kDecodeRows * p.q_width())));
 }
 
 DecodeGraph::~DecodeGraph() = default;
@@ -96,12 +138,12 @@ DecodeGraph::~DecodeGraph() = default;
 void DecodeGraph::StoreNode(ggml_tensor* y, int thread, int, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
   Step& step = *node.step;
-  const auto* q = static_cast<const float*>(y->src[2]->data);
+  if (thread == 0) step.attention_start = Clock::now();
+  const auto* turns = static_cast<const float*>(y->src[3]->data);
+  const float* q = node.TakeQueries(y->src[2], turns, thread);
   if (thread == 0) {
-    step.attention_start = Clock::now();
     Dialogue& dialogue = *step.dialogue;
-    dialogue.cache.StoreRows(node.layer, step.first_position, step.rows, static_cast<const float*>(y->src[0]->data),
-                             static_cast<const float*>(y->src[1]->data), node.model->params().kv_width());
+    node.StoreRows(y->src[0], y->src[1], turns);
     dialogue.queries.Store(node.layer, step.first_position, step.rows, q);
     if (node.reads == Reads::kWorkingSet) WorkingSetKeeper::Append(dialogue, node.layer, step.first_position);
     node.FindKeys();
@@ -117,12 +159,12 @@ void DecodeGraph::WeighNode(ggml_tensor*, int thread, int, void* userdata) {
   if (thread == 0) node.step->selection_ms += MillisecondsSince(node.step->attention_start);
 }
 
-void DecodeGraph::PartialNode(ggml_tensor* y, int thread, int n_threads, void* userdata) {
+void DecodeGraph::PartialNode(ggml_tensor*, int thread, int n_threads, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
   LS_CHECK(n_threads == node.n_threads);
   if (node.reads == Reads::kCodedKeys) return node.coded->Attend(node.views.data(), thread);
   AttentionProblem problem = node.problem;
-  problem.q = static_cast<const float*>(y->src[0]->data);
+  problem.q = node.step->queries[static_cast<size_t>(thread)].data();
   if (node.reads == Reads::kEverything) {
     DecodeAttentionPartial(problem, thread, n_threads, node.step->partials.data());
     return;
@@ -151,7 +193,7 @@ void DecodeGraph::MergeNode(ggml_tensor* y, int thread, int n_threads, void* use
   if (thread == 0) node.step->attention_ms += MillisecondsSince(node.step->attention_start);
 }
 
-ggml_tensor* DecodeGraph::AddAttention(ggml_context* context, int layer, const Projections& heads) {
+ggml_tensor* DecodeGraph::AddAttention(ggml_context* context, int layer, const Projections& heads, ggml_tensor* turns) {
   const HyperParams& p = model_.params();
   nodes_.push_back(std::make_unique<LayerNode>());
   LayerNode& node = *nodes_.back();
@@ -165,14 +207,13 @@ ggml_tensor* DecodeGraph::AddAttention(ggml_context* context, int layer, const P
   node.problem.kv = node.views.data();
   const int64_t rows = heads.q->ne[2];
   // Each node takes the one before as a source: that is what orders them.
-  ggml_tensor* store_args[] = {heads.k, heads.v, heads.q};
+  ggml_tensor* store_args[] = {heads.k, heads.v, heads.q, turns};
   ggml_tensor* stored =
-      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, store_args, 3, StoreNode, GGML_N_TASKS_MAX, &node);
+      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, store_args, 4, StoreNode, GGML_N_TASKS_MAX, &node);
   ggml_tensor* weighed =
       ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, &stored, 1, WeighNode, GGML_N_TASKS_MAX, &node);
-  ggml_tensor* partial_args[] = {heads.q, weighed};
   ggml_tensor* partial =
-      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, partial_args, 2, PartialNode, GGML_N_TASKS_MAX, &node);
+      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, &weighed, 1, PartialNode, GGML_N_TASKS_MAX, &node);
   return ggml_custom_4d(context, GGML_TYPE_F32, p.q_width(), rows, 1, 1, &partial, 1, MergeNode, GGML_N_TASKS_MAX,
                         &node);
 }
@@ -189,9 +230,17 @@ Status DecodeGraph::Build(int64_t rows, bool all_rows) {
   ggml_tensor* tokens = memory_.ExternalInts(step_->tokens.data(), rows);
   ggml_tensor* positions = memory_.ExternalInts(step_->positions.data(), rows);
   ggml_tensor* x = layers.Embed(tokens);
-  for (int layer = 0; layer < model_.params().n_layers; ++layer) {
-    const Projections heads = layers.BeforeAttention(layer, x, positions);
-    x = layers.AfterAttention(layer, AddAttention(context, layer, heads), x);
+  const HyperParams& p = model_.params();
+  const auto turns_of = [&](bool is_sliding) {
+    return RopeTurns(memory_, model_, is_sliding, step_->rope_units.data(), positions);
+  };
+  ggml_tensor* turns = turns_of(false);
+  ggml_tensor* sliding_turns = p.has_sliding_layers() ? turns_of(true) : nullptr;
+  for (int layer = 0; layer < p.n_layers; ++layer) {
+    const Projections heads = math_.Project(context, layer, x);
+    ggml_tensor* attention =
+        AddAttention(context, layer, heads, p.is_sliding_layer[static_cast<size_t>(layer)] ? sliding_turns : turns);
+    x = layers.AfterAttention(layer, attention, x);
   }
   if (!all_rows && rows > 1) {
     x = ggml_cont(context, ggml_view_2d(context, x, x->ne[0], 1, x->nb[1], static_cast<size_t>(rows - 1) * x->nb[1]));

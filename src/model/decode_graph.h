@@ -39,7 +39,7 @@ class DecodeGraph {
   static void MergeNode(ggml_tensor* y, int thread, int n_threads, void* node);
 
   Status Build(int64_t rows, bool all_rows);
-  ggml_tensor* AddAttention(ggml_context* context, int layer, const Projections& heads);
+  ggml_tensor* AddAttention(ggml_context* context, int layer, const Projections& heads, ggml_tensor* turns);
 
   const Model& model_;
   ComputeThreads& threads_;

@@ -2,6 +2,7 @@
 // graph builder. Thread rule: a value, immutable after loading.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -47,6 +48,7 @@ struct HyperParams {
 
   int q_width() const { return n_heads * head_dim; }
   int kv_width() const { return n_kv_heads * head_dim; }
+  bool has_sliding_layers() const { return std::ranges::find(is_sliding_layer, true) != is_sliding_layer.end(); }
   int64_t window(int layer) const { return is_sliding_layer[layer] ? sliding_window : 0; }
 };
 

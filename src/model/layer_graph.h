@@ -26,6 +26,8 @@ class LayerGraph {
   ggml_tensor* Logits(ggml_tensor* x);
 
  private:
+  ggml_tensor* Rope(int layer, ggml_tensor* x, ggml_tensor* positions);
+
   ggml_context* context_;
   const Model& model_;
   LayerMath& math_;

@@ -17,14 +17,6 @@ ggml_tensor* RmsNorm(ggml_context* context, const Model& model, ggml_tensor* x, 
   return ggml_mul(context, ggml_rms_norm(context, x, model.params().rms_eps), weight);
 }
 
-ggml_tensor* Rope(ggml_context* context, const Model& model, bool is_sliding, ggml_tensor* x, ggml_tensor* positions) {
-  const RopeParams& rope = model.params().rope;
-  return ggml_rope_ext(context, x, positions, is_sliding ? nullptr : model.rope_factors(), rope.n_dims, rope.mode,
-                       rope.n_ctx_orig, is_sliding ? rope.freq_base_sliding : rope.freq_base,
-                       is_sliding ? 1.0f : rope.freq_scale, rope.ext_factor, rope.attn_factor, rope.beta_fast,
-                       rope.beta_slow);
-}
-
 ggml_tensor* LayerMath::Output(ggml_context* context, ggml_tensor* x) {
   return ggml_mul_mat(context, model_.output(), RmsNorm(context, model_, x, model_.output_norm()));
 }

@@ -19,9 +19,6 @@ struct Projections {
 /// x * weight / rms(x), row by row.
 ggml_tensor* RmsNorm(ggml_context* context, const Model& model, ggml_tensor* x, ggml_tensor* weight);
 
-/// Rotary position embedding of heads, [head_dim, heads, rows]; positions: i32 [rows].
-ggml_tensor* Rope(ggml_context* context, const Model& model, bool is_sliding, ggml_tensor* x, ggml_tensor* positions);
-
 /// x is the residual stream, f32 [n_embd, rows], contiguous; the graph's own: what is added is added in place.
 class LayerMath {
  public:

@@ -5,6 +5,7 @@
 
 #include "ggml.h"
 #include "src/kernels/elementwise.h"
+#include "src/model/heads.h"
 
 namespace loopserve {
 namespace {
@@ -96,17 +97,6 @@ void PackedMath::AddResidual(float* delta, const float* post_norm, int64_t rows,
   }
 }
 
-void PackedMath::FinishHeads(const float* norm, const float* turns, const RopeTable& rope, int n_heads,
-                             float* heads) const {
-  const int head_dim = model_.params().head_dim;
-  if (norm != nullptr) {
-    for (int h = 0; h < n_heads; ++h) {
-      RmsNormalize(heads + h * head_dim, norm, head_dim, model_.params().rms_eps, heads + h * head_dim);
-    }
-  }
-  RotateHeads(turns, rope.n_pairs(), rope.pairs(), n_heads, head_dim, heads);
-}
-
 Status PackedMath::BeforeAttention(const float* x, int64_t n_rows, int64_t first_position, const RopeTable& rope,
                                    int64_t first_row, KvCache* cache, float* q) {
   const HyperParams& p = model_.params();
@@ -119,8 +109,8 @@ Status PackedMath::BeforeAttention(const float* x, int64_t n_rows, int64_t first
     for (int64_t r = 0; r < rows; ++r) {
       float* projected = scratch.wide + r * width;
       const float* turns = rope.Row(p.is_sliding_layer[layer_], first_row + first + r);
-      FinishHeads(FloatsOf(w.q_norm), turns, rope, p.n_heads, projected);
-      FinishHeads(FloatsOf(w.k_norm), turns, rope, p.n_kv_heads, projected + q_width);
+      FinishQueries(model_, layer_, turns, projected);
+      FinishKeys(model_, layer_, turns, projected + q_width);
       std::memcpy(q + (first + r) * q_width, projected, static_cast<size_t>(q_width) * sizeof(float));
     }
     const float* keys = scratch.wide + q_width;

@@ -44,8 +44,6 @@ class PackedMath {
                 float* y) const;
   /// x += delta, which passes the post-norm first where there is one; both [rows, n_embd].
   void AddResidual(float* delta, const float* post_norm, int64_t rows, float* x) const;
-  /// Norm (or none) and RoPE of one row's heads, in place.
-  void FinishHeads(const float* norm, const float* turns, const RopeTable& rope, int n_heads, float* heads) const;
   /// x += the feed-forward block of x, [rows, n_embd].
   void FeedForward(int64_t rows, const Scratch& scratch, float* x) const;
 
@@ -56,7 +54,7 @@ class PackedMath {
   const PackedLayer* packed_ = nullptr;
   struct {
     size_t delta = 0, row = 0, prepared = 0, gemm = 0;
-  } offsets_;  ///< in a thread's scratch
+  } offsets_;                           ///< in a thread's scratch
   std::vector<AlignedBuffer> scratch_;  ///< per thread
 };
 
