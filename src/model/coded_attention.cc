@@ -20,6 +20,8 @@ namespace {
 /// should more than that change from one token to the next, a token reads fewer keys.
 constexpr float kLeastWeightDrop = 0.125f;
 
+static_assert(CodedKeys::kRunKeys <= kMostNumbers);
+
 /// Sinks are always read exactly.
 void LeaveOutSinks(uint16_t* weights, float* group_sums) {
   for (int i = 0; i < CodedKeys::kSinks; ++i) {

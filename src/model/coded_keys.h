@@ -22,7 +22,7 @@ class CodedKeys {
  public:
   /// Keys at the beginning of a context that are not looked for but always read: sinks are unlike all others.
   static constexpr int kSinks = 16;
-  static constexpr int kRunGroups = 16;
+  static constexpr int kRunGroups = 32;
   static constexpr int64_t kRunKeys = int64_t{kRunGroups} * kCodeGroupKeys;
 
   /// Neighbouring groups of one layer and KV head with one codebook.

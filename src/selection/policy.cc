@@ -144,7 +144,7 @@ constexpr double kFloorAlpha = 0.955;
 constexpr std::array<PolicyKind, 6> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
-     {.method = Method::kTiles, .alpha = 0.95, .sample_rows = 24, .min_keys = 2048, .seed = 0},
+     {.method = Method::kTiles, .alpha = 0.96, .sample_rows = 24, .min_keys = 2048, .seed = 0},
      {.method = DecodeSettings::Method::kCodedKeys, .budget = 768, .min_keys = 4096, .queries = 16, .recent = 64}},
     {kPaperNames,
      kPaperKnobs,

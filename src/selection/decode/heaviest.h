@@ -51,8 +51,8 @@ WeightCut FindWeightCut(std::span<const uint32_t> counts, int64_t wanted);
 /// Adds the bins of weights to counts[WeightBins::kBins].
 void CountWeights(std::span<const float> weights, std::span<uint32_t> counts);
 
-/// Numbers that KeepHeaviest takes at once.
-inline constexpr int64_t kMostNumbers = 1024;
+/// Numbers that KeepHeaviest takes at once: a run of coded keys.
+inline constexpr int64_t kMostNumbers = 2048;
 
 /// Of n numbers, ascending, with their weights (both as FindHeavy gives them) those that the cut takes, `first` added
 /// to each, into `kept`, which has room for n and 16 more; of equal bins the last numbers. Returns how many.
