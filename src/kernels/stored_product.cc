@@ -10,6 +10,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "src/kernels/stored_product.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "src/kernels/stored_formats-inl.h"
@@ -66,35 +67,52 @@ HWY_INLINE Floats LoadGroup(const PreparedRow& row, int64_t g) {
   return hn::BitCast(F32(), hn::Set(hn::Repartition<uint64_t, F32>(), pair));
 }
 
-/// A matrix row of a type with one block for each group. sum: [kRows][2], two chains of additions for each row; the
-/// offsets' part stands in each odd lane of offset[kRows].
-template <StoredType kType, int kRows>
-HWY_INLINE void SmallBlocks(const uint8_t* HWY_RESTRICT weights, int64_t groups, const PreparedRow* rows, Floats* sum,
-                            Floats* offset) {
-  using Type = Format<kType>;
-  const auto group = [&](int64_t g, int chain) HWY_ATTR {
-    Ints w[kParts];
-    Type::Unpack(weights + g * Type::kGroupBytes, w);
-    const Floats scale_and_offset = Type::ScaleAndOffset(weights + g * Type::kGroupBytes);
-    for (int r = 0; r < kRows; ++r) {
-      const Floats dot = DotInts<0, kParts>(w, rows[r].ints + g * kGroup);
-      Floats factor;
-      if constexpr (Type::kOffsetFactor != 0) {
-        const Floats both = hn::Mul(scale_and_offset, LoadGroup(rows[r], g));
-        offset[r] = hn::Add(offset[r], both);
-        factor = hn::DupEven(both);
-      } else {
-        factor = hn::Mul(scale_and_offset, hn::Set(F32(), rows[r].scales[g]));
-      }
-      sum[2 * r + chain] = hn::MulAdd(dot, factor, sum[2 * r + chain]);
-    }
-  };
-  int64_t g = 0;
-  for (; g + 2 <= groups; g += 2) {
-    group(g, 0);
-    group(g + 1, 1);
+/// Asks for `bytes` of weights that come kAheadBytes later: hardware looks no further than the page that it is in, and
+/// loses track of several columns that are read side by side.
+HWY_INLINE void FetchAhead(const uint8_t* position, int bytes) {
+  constexpr int kAheadBytes = 4096;
+  LOOPSERVE_UNROLL
+  for (int i = 0; i < bytes; i += 64) hwy::Prefetch(position + kAheadBytes + i);
+}
+
+/// One group of a matrix row of a type with one block for each group, against a group of one prepared row: sum += the
+/// products; the offsets' part is added to each odd lane of offset.
+template <StoredType kType>
+HWY_INLINE void AddGroup(const PreparedRow& row, int64_t g, const Ints* w, Floats scale_and_offset, Floats* sum,
+                         Floats* offset) {
+  const Floats dot = DotInts<0, kParts>(w, row.ints + g * kGroup);
+  Floats factor;
+  if constexpr (Format<kType>::kOffsetFactor != 0) {
+    const Floats both = hn::Mul(scale_and_offset, LoadGroup(row, g));
+    *offset = hn::Add(*offset, both);
+    factor = hn::DupEven(both);
+  } else {
+    factor = hn::Mul(scale_and_offset, hn::Set(F32(), row.scales[g]));
   }
-  if (g < groups) group(g, 0);
+  *sum = hn::MulAdd(dot, factor, *sum);
+}
+
+/// kColumns matrix rows, row_bytes apart, of a type with one block for each group. sum and offset: [kRows][kColumns],
+/// offset as in AddGroup. Several columns at once: their chains of additions are independent, and they share the loads
+/// of the prepared rows.
+template <StoredType kType, int kRows, int kColumns>
+HWY_INLINE void SmallBlocks(const uint8_t* HWY_RESTRICT weights, int64_t row_bytes, int64_t groups,
+                            const PreparedRow* rows, Floats* sum, Floats* offset) {
+  using Type = Format<kType>;
+  for (int64_t g = 0; g < groups; ++g) {
+    FetchAhead(weights + g * kColumns * Type::kGroupBytes, kColumns * Type::kGroupBytes);
+    LOOPSERVE_UNROLL
+    for (int c = 0; c < kColumns; ++c) {
+      const uint8_t* group = weights + c * row_bytes + g * Type::kGroupBytes;
+      Ints w[kParts];
+      Type::Unpack(group, w);
+      const Floats scale_and_offset = Type::ScaleAndOffset(group);
+      LOOPSERVE_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        AddGroup<kType>(rows[r], g, w, scale_and_offset, &sum[r * kColumns + c], &offset[r * kColumns + c]);
+      }
+    }
+  }
 }
 
 /// One block of q4_K or q5_K; the offsets' part is the sum of offset's lanes.
@@ -142,37 +160,60 @@ HWY_INLINE void BlockQ6(const uint8_t* HWY_RESTRICT block, const PreparedRow* ro
   }
 }
 
+/// Matrix rows of types with one block for each group.
+template <StoredType kType, int kRows, int kColumns>
+HWY_INLINE void SmallColumns(const uint8_t* HWY_RESTRICT weights, int64_t k, const PreparedRow* rows,
+                             float* HWY_RESTRICT out, int64_t out_stride) {
+  const int64_t groups = k / kGroup;
+  Floats sum[kRows * kColumns], offset[kRows * kColumns];
+  LOOPSERVE_UNROLL
+  for (int i = 0; i < kRows * kColumns; ++i) sum[i] = offset[i] = hn::Zero(F32());
+  SmallBlocks<kType, kRows, kColumns>(weights, groups * Format<kType>::kGroupBytes, groups, rows, sum, offset);
+  for (int r = 0; r < kRows; ++r) {
+    for (int c = 0; c < kColumns; ++c) {
+      // All odd lanes of an offset are the same.
+      const float offsets = Format<kType>::kOffsetFactor * hn::GetLane(hn::DupOdd(offset[r * kColumns + c]));
+      out[r * out_stride + c] = hn::GetLane(hn::SumOfLanes(F32(), sum[r * kColumns + c])) + offsets;
+    }
+  }
+}
+
+/// A matrix row of a type of 8 groups in a block.
+template <StoredType kType, int kRows>
+HWY_INLINE void ColumnK(const uint8_t* HWY_RESTRICT weights, int64_t k, const PreparedRow* rows,
+                        float* HWY_RESTRICT out, int64_t out_stride) {
+  Floats sum[2 * kRows], offset[kRows];
+  LOOPSERVE_UNROLL
+  for (int r = 0; r < kRows; ++r) sum[2 * r] = sum[2 * r + 1] = offset[r] = hn::Zero(F32());
+  for (int64_t g = 0; g < k / kGroup; g += kBlockGroups, weights += Format<kType>::kBlockBytes) {
+    FetchAhead(weights, Format<kType>::kBlockBytes);
+    if constexpr (kType == StoredType::kQ6_K) {
+      BlockQ6<kRows>(weights, rows, g, sum);
+    } else {
+      BlockK<kType, kRows>(weights, rows, g, sum, offset);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    const float offsets = hn::GetLane(hn::SumOfLanes(F32(), offset[r]));
+    out[r * out_stride] = hn::GetLane(hn::SumOfLanes(F32(), hn::Add(sum[2 * r], sum[2 * r + 1]))) + offsets;
+  }
+}
+
 template <StoredType kType, int kRows>
 HWY_NOINLINE void Columns(const uint8_t* HWY_RESTRICT weights, int64_t k, const PreparedRow* rows, int64_t n_columns,
                           float* HWY_RESTRICT out, int64_t out_stride) {
-  constexpr bool kIsQ6 = kType == StoredType::kQ6_K;
-  constexpr bool kIsK = kIsQ6 || kType == StoredType::kQ4_K || kType == StoredType::kQ5_K;
-  const int64_t groups = k / kGroup;
-  for (int64_t c = 0; c < n_columns; ++c) {
-    Floats sum[2 * kRows], offset[kRows];
-    LOOPSERVE_UNROLL
-    for (int r = 0; r < kRows; ++r) sum[2 * r] = sum[2 * r + 1] = offset[r] = hn::Zero(F32());
-    if constexpr (kIsK) {
-      for (int64_t g = 0; g < groups; g += kBlockGroups, weights += Format<kType>::kBlockBytes) {
-        if constexpr (kIsQ6) {
-          BlockQ6<kRows>(weights, rows, g, sum);
-        } else {
-          BlockK<kType, kRows>(weights, rows, g, sum, offset);
-        }
-      }
-    } else {
-      SmallBlocks<kType, kRows>(weights, groups, rows, sum, offset);
-      weights += groups * Format<kType>::kGroupBytes;
+  int64_t c = 0;
+  if constexpr (kType == StoredType::kQ4_K || kType == StoredType::kQ5_K || kType == StoredType::kQ6_K) {
+    const int64_t row_bytes = k / (kGroup * kBlockGroups) * Format<kType>::kBlockBytes;
+    for (; c < n_columns; ++c) ColumnK<kType, kRows>(weights + c * row_bytes, k, rows, out + c, out_stride);
+  } else {
+    // As many as leave registers for the rest.
+    constexpr int kColumns = kRows == 1 ? 4 : 2;
+    const int64_t row_bytes = k / kGroup * Format<kType>::kGroupBytes;
+    for (; c + kColumns <= n_columns; c += kColumns) {
+      SmallColumns<kType, kRows, kColumns>(weights + c * row_bytes, k, rows, out + c, out_stride);
     }
-    for (int r = 0; r < kRows; ++r) {
-      float offsets = 0;
-      if constexpr (kIsK) {
-        offsets = hn::GetLane(hn::SumOfLanes(F32(), offset[r]));
-      } else {
-        offsets = Format<kType>::kOffsetFactor * hn::GetLane(hn::DupOdd(offset[r]));  // all odd lanes are the same
-      }
-      out[r * out_stride + c] = hn::GetLane(hn::SumOfLanes(F32(), hn::Add(sum[2 * r], sum[2 * r + 1]))) + offsets;
-    }
+    for (; c < n_columns; ++c) SmallColumns<kType, kRows, 1>(weights + c * row_bytes, k, rows, out + c, out_stride);
   }
 }
 
