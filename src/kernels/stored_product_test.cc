@@ -75,32 +75,39 @@ TEST(StoredProduct, BlocksAreThoseOfGgml) {
   }
 }
 
+/// Columns 2 to n - 2 of a product, on every target, against f64.
+void ExpectProduct(const TypeCase& type, int64_t k, int64_t n_rows, std::mt19937& random) {
+  constexpr int64_t n = 9, n_columns = n - 3, stride = 16;
+  const Weights weights(type, k, n, random);
+  const std::vector<float> x = LatticeRows(k, n_rows, random);
+  ForEveryTarget([&](const char* target) {
+    SCOPED_TRACE(std::string(target) + " " + ggml_type_name(type.ggml) + " k " + std::to_string(k) + " rows " +
+                 std::to_string(n_rows));
+    const AlignedBuffer prepared = Prepare(x, k, n_rows);
+    std::vector<float> out(static_cast<size_t>(n_rows * stride), -7.0f);
+    StoredProduct(weights.matrix, prepared.data(), n_rows, 2, n_columns, out.data(), stride);
+    for (int64_t r = 0; r < n_rows; ++r) {
+      for (int64_t c = 0; c < n_columns; ++c) {
+        double magnitude = 0;
+        const double expected = Dot(weights.f32.data() + (c + 2) * k, x.data() + r * k, k, &magnitude);
+        // Integers are exact; each scale, offset, product and sum rounds once. Offsets of 16 or 32 steps cancel
+        // against integers of that size, so the magnitude of what is summed is up to 32 times the result's.
+        const double tolerance = 32 * (k / 64.0 + 8) * std::numeric_limits<float>::epsilon() * magnitude;
+        ASSERT_NEAR(out[r * stride + c], expected, tolerance) << "row " << r << " column " << c;
+      }
+      ASSERT_EQ(out[r * stride + n_columns], -7.0f);
+    }
+  });
+}
+
 TEST(StoredProduct, EqualsTheDequantisedProductOnEveryTarget) {
   std::mt19937 random(5);
   for (const TypeCase& type : kTypes) {
-    const int64_t unit = BlockOf(type.type).weights;
+    const bool is_small = BlockOf(type.type).weights == 32;
     // Rows that end within a segment of 8 groups, too: 576 = 18 groups, 896 = 28.
-    for (const int64_t k : unit == 32 ? std::vector<int64_t>{32, 256, 576, 896} : std::vector<int64_t>{256, 1280}) {
-      const int64_t n = 9, n_rows = 6;
-      const Weights weights(type, k, n, random);
-      const std::vector<float> x = LatticeRows(k, n_rows, random);
-      ForEveryTarget([&](const char* target) {
-        SCOPED_TRACE(std::string(target) + " " + ggml_type_name(type.ggml) + " k " + std::to_string(k));
-        const AlignedBuffer prepared = Prepare(x, k, n_rows);
-        std::vector<float> out(static_cast<size_t>(n_rows * 16), -7.0f);
-        StoredProduct(weights.matrix, prepared.data(), n_rows, 2, n - 3, out.data(), 16);
-        for (int64_t r = 0; r < n_rows; ++r) {
-          for (int64_t c = 0; c < n - 3; ++c) {
-            double magnitude = 0;
-            const double expected = Dot(weights.f32.data() + (c + 2) * k, x.data() + r * k, k, &magnitude);
-            // Integers are exact; each scale, offset, product and sum rounds once. Offsets of 16 or 32 steps cancel
-            // against integers of that size, so the magnitude of what is summed is up to 32 times the result's.
-            const double tolerance = 32 * (k / 64.0 + 8) * std::numeric_limits<float>::epsilon() * magnitude;
-            ASSERT_NEAR(out[r * 16 + c], expected, tolerance) << "row " << r << " column " << c;
-          }
-          ASSERT_EQ(out[r * 16 + n - 3], -7.0f);
-        }
-      });
+    for (const int64_t k : is_small ? std::vector<int64_t>{32, 256, 576, 896} : std::vector<int64_t>{256, 1280}) {
+      // A single row multiplies more columns at once; 6 are more rows than one call takes.
+      for (const int64_t n_rows : {1, 6}) ExpectProduct(type, k, n_rows, random);
     }
   }
 }
