@@ -28,5 +28,6 @@ void RegisterInspectCommand(CLI::App& app, CommandContext& context);
 void RegisterEvalCommand(CLI::App& app, CommandContext& context);
 /// `eval run` and `eval export`, for RegisterEvalCommand.
 void RegisterEvalRunCommands(CLI::App& eval_command, CommandContext& context);
+void RegisterEvalReportCommand(CLI::App& eval_command, CommandContext& context);
 
 }  // namespace loopserve

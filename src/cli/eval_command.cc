@@ -199,6 +199,7 @@ void RegisterEvalCommand(CLI::App& app, CommandContext& context) {
                 "\nA dataset without a readable file is named, the others go on, and the exit code is 1.");
   build->callback([command, &context] { context.action = [command] { return RunEvalBuild(*command); }; });
   RegisterEvalRunCommands(*eval_command, context);
+  RegisterEvalReportCommand(*eval_command, context);
 }
 
 }  // namespace loopserve

@@ -69,6 +69,11 @@ class EvalRunCommandTest : public testing::Test {
 
   std::string Path(const std::string& name) const { return (dir_.path() / name).string(); }
 
+  std::string Slurp(const std::string& name) const {
+    std::ifstream file(Path(name));
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  }
+
   ProgramOutcome Run(const std::string& out, const std::vector<std::string>& more = {},
                      const std::string& dialogues = "d.jsonl") const {
     std::vector<std::string> args = {"eval",      "run", "-m",         Path("m.gguf"), "--dialogues", Path(dialogues),
@@ -204,10 +209,23 @@ TEST_F(EvalRunCommandTest, FoldersAndFilesThatCannotBeUsedAreNamed) {
   EXPECT_FALSE(std::filesystem::exists(Path("s"))) << "nothing is begun that cannot be done";
 }
 
+TEST_F(EvalRunCommandTest, ReportsWhatWasStored) {
+  policies_ = "dense,loopserve";
+  ASSERT_EQ(Run("r").exit_code, 0);
+  const ProgramOutcome outcome = RunProgram({"eval", "report", Path("r"), "--out", Path("reports/new")});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, Path("reports/new/report.html") + "\n" + Path("reports/new/report.md") + "\n");
+  const std::string markdown = Slurp("reports/new/report.md");
+  EXPECT_THAT(markdown, HasSubstr("Is loopserve at least as good?"));
+  EXPECT_THAT(markdown, HasSubstr("Scores, question at the begin"));
+  EXPECT_THAT(markdown, HasSubstr("Speed and memory"));
+  EXPECT_THAT(Slurp("reports/new/report.html"), HasSubstr("<svg"));
+  EXPECT_EQ(RunProgram({"eval", "report", Path("none")}).exit_code, 1);
+}
+
 TEST_F(EvalRunCommandTest, ExportsTheSameJsonAsTheRun) {
   ASSERT_EQ(Run("r", {"--samples", "1"}).exit_code, 0);
-  std::ifstream file(Path("r/results.json"));
-  const std::string written{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const std::string written = Slurp("r/results.json");
   const ProgramOutcome exported = RunProgram({"eval", "export", Path("r"), "--json", "-"});
   EXPECT_EQ(exported.exit_code, 0) << exported.err;
   EXPECT_EQ(exported.out, written);

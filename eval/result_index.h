@@ -1,0 +1,51 @@
+// Stored results by policy and dialogue, so that the same figure of several policies can be compared dialogue by
+// dialogue. Thread rule: immutable after construction.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "eval/played_dialogue.h"
+#include "eval/statistics.h"
+
+namespace loopserve::eval {
+
+class ResultIndex {
+ public:
+  using Filter = std::function<bool(const PlayedTurn&)>;
+  using Figure = std::function<std::optional<double>(const PlayedTurn&)>;
+
+  /// `played` must outlive the index.
+  explicit ResultIndex(std::span<const PlayedDialogue> played);
+
+  /// In the order in which they first played.
+  const std::vector<std::string>& policies() const { return policies_; }
+  int64_t n_dialogues() const { return static_cast<int64_t>(dialogues_.size()); }
+  int64_t n_failed() const { return n_failed_; }
+  /// The values of `field` that turns have, sorted; numbers by value.
+  std::vector<std::string> Values(std::string PlayedTurn::*field) const;
+  std::vector<int64_t> Turns() const;
+
+  /// Of every dialogue (in an order that is the same for all policies) what `figure` gives for its turns that pass.
+  std::vector<Cluster> Clusters(const std::string& policy, const Filter& filter, const Figure& figure) const;
+  /// The same of turns for which both policies have the figure.
+  std::pair<std::vector<Cluster>, std::vector<Cluster>> SharedClusters(const std::string& policy,
+                                                                       const std::string& other, const Filter& filter,
+                                                                       const Figure& figure) const;
+  /// Of `policy` less `other`, turn by turn.
+  Estimate Difference(const std::string& policy, const std::string& other, const Filter& filter,
+                      const Figure& figure) const;
+
+ private:
+  const PlayedDialogue* Find(const std::string& policy, const std::string& dialogue) const;
+
+  std::vector<std::string> policies_, dialogues_;
+  std::map<std::pair<std::string, std::string>, const PlayedDialogue*> by_policy_;
+  int64_t n_failed_ = 0;
+};
+
+}  // namespace loopserve::eval
