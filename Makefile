@@ -1,5 +1,5 @@
 # For people; everything is done by tools/ and the CMake presets. `make help` lists the targets.
-.PHONY: help setup build demo test bench lint check clean
+.PHONY: help setup build demo test bench eval-smoke lint check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -7,6 +7,7 @@ help:
 	@echo 'make demo    build, get the default model, hold a three-turn dialogue over a long text'
 	@echo 'make test    build and run all tests'
 	@echo 'make bench   build and compare the speed with other engines, into build/bench.json'
+	@echo 'make eval-smoke  build and run the benchmark on tiny settings, into build/eval-smoke'
 	@echo 'make lint    formatting, layers, clang-tidy'
 	@echo 'make check   the tests under the address and undefined-behaviour sanitizers'
 	@echo 'make clean   remove build/'
@@ -27,6 +28,9 @@ test: build
 bench: build
 	@tools/setup bench-peers
 	tools/bench build/release/loopserve build/bench.json
+
+eval-smoke: build
+	tools/eval_smoke build/release/loopserve build/eval-smoke
 
 lint: setup
 	@tools/setup lint
