@@ -13,6 +13,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "src/base/check.h"
+#include "src/kernels/fetch_ahead.h"
 
 #ifndef LOOPSERVE_KERNELS_KEY_CODES_ONCE_
 #define LOOPSERVE_KERNELS_KEY_CODES_ONCE_
@@ -52,6 +53,9 @@ inline constexpr Patterns kPatterns = MakePatterns();
 
 /// Entries of a table: two of them fit a byte.
 inline constexpr int kMostEntry = 127;
+
+/// Groups that are fetched ahead: a run of codes is too short for the hardware to notice in time.
+constexpr size_t kGroupsAhead = 4;
 
 /// Codes lie so that sums of bytes at even places and of those at odd places both come out in the order of the keys:
 /// the former are the first half of a group, the latter the second.
@@ -123,7 +127,11 @@ HWY_INLINE void SumGroup(const uint8_t* HWY_RESTRICT codes, int n_pairs, const C
 template <int kQueries>
 HWY_NOINLINE void SumGroups(const uint8_t* codes, int n_groups, int n_pairs, const CodeTables* tables, uint16_t* sums,
                             int64_t stride) {
-  for (int g = 0; g < n_groups; ++g, codes += static_cast<ptrdiff_t>(n_pairs) * kCodeGroupKeys) {
+  const size_t group_bytes = static_cast<size_t>(n_pairs) * kCodeGroupKeys;
+  for (int g = 0; g < n_groups; ++g, codes += group_bytes) {
+    if (g + static_cast<int>(code_internal::kGroupsAhead) < n_groups) {
+      FetchAhead(codes + code_internal::kGroupsAhead * group_bytes, group_bytes);
+    }
     SumGroup<kQueries>(codes, n_pairs, tables, sums + int64_t{g} * kCodeGroupKeys, stride);
   }
 }

@@ -12,6 +12,7 @@
 #include "hwy/highway.h"
 #include "src/base/check.h"
 #include "src/kernels/cached_keys-inl.h"
+#include "src/kernels/fetch_ahead.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace loopserve::HWY_NAMESPACE {
@@ -174,6 +175,13 @@ void AddKeyList(const KvHeadView& kv, const float* q, int n_queries, float scale
   if (n_keys == 0) return;
   HWY_DYNAMIC_DISPATCH(AddKeys)
   (kv, q, n_queries, scale * kLog2E, keys, n_keys, partials, KeyListPartialFloats(kv.head_dim));
+}
+
+void FetchKeyList(const KvHeadView& kv, const int32_t* keys, int64_t n_keys) {
+  for (int64_t i = 0; i < n_keys; ++i) {
+    FetchAhead(kv.Key(keys[i]), kv.row_bytes);
+    FetchAhead(kv.Value(keys[i]), kv.row_bytes);
+  }
 }
 
 void AttendKeyList(const KvHeadView& kv, const float* q, float scale, const int32_t* keys, int64_t n_keys,

@@ -23,6 +23,9 @@ void ClearPartials(int head_dim, int n_queries, float* partials);
 void AddKeyList(const KvHeadView& kv, const float* q, int n_queries, float scale, const int32_t* keys, int64_t n_keys,
                 float* partials);
 
+/// Asks for the rows of keys[0, n_keys) to be brought nearer than memory, for an AddKeyList soon after other work.
+void FetchKeyList(const KvHeadView& kv, const int32_t* keys, int64_t n_keys);
+
 /// One query over keys[0, n_keys) alone.
 void AttendKeyList(const KvHeadView& kv, const float* q, float scale, const int32_t* keys, int64_t n_keys,
                    float* partial);

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "src/base/check.h"
+#include "src/kernels/fetch_ahead.h"
 #include "src/kernels/key_list.h"
 #include "src/kernels/key_weights.h"
 
@@ -21,6 +22,14 @@ namespace {
 constexpr float kLeastWeightDrop = 0.125f;
 
 static_assert(CodedKeys::kRunKeys <= kMostNumbers);
+
+/// What is read first of a run: its codebook and its first codes.
+void FetchBeginning(const CodedKeys::Run& run) {
+  FetchAhead(run.book.places.data(), run.book.places.size() * sizeof(KeyCodebook::Place));
+  FetchAhead(run.book.mean.data(), run.book.mean.size() * sizeof(float));
+  FetchAhead(run.book.deviation.data(), run.book.deviation.size() * sizeof(float));
+  FetchAhead(run.codes.data(), std::min(run.codes.size(), 4 * CodeGroupBytes(run.book.head_dim)));
+}
 
 /// Sinks are always read exactly.
 void LeaveOutSinks(uint16_t* weights, float* group_sums) {
@@ -34,13 +43,20 @@ void LeaveOutSinks(uint16_t* weights, float* group_sums) {
 }  // namespace
 
 struct CodedAttention::ThreadState {
-  std::vector<uint8_t> tables;   // of kMaxCodeQueries queries
-  std::vector<uint16_t> sums;    // of these queries and the keys of a run
-  std::vector<float> shares;     // [n_runs][n_heads]: from a weight relative to its run to a share of the head's
-  std::vector<uint32_t> counts;  // [n_units][WeightBins::kBins]
-  std::vector<int32_t> picked;   // of a unit, with room for what a run may add
+  std::vector<uint8_t> tables;    // of kMaxCodeQueries queries
+  std::vector<uint16_t> sums;     // of these queries and the keys of a run
+  std::vector<float> shares;      // [n_runs][n_heads]: from a weight relative to its run to a share of the head's
+  std::vector<uint32_t> counts;   // [n_units][WeightBins::kBins]
+  std::vector<int32_t> picked;    // unit by unit, with room for what a run may add
+  std::vector<int64_t> unit_end;  // where each ends
   int64_t n_picked = 0;
   int64_t n_read = 0;  // exact keys, all KV heads
+
+  std::span<const int32_t> Picked(int unit) const {
+    const auto i = static_cast<size_t>(unit);
+    return std::span(picked).subspan(static_cast<size_t>(unit == 0 ? 0 : unit_end[i - 1]),
+                                     static_cast<size_t>(unit_end[i] - (unit == 0 ? 0 : unit_end[i - 1])));
+  }
 };
 
 CodedAttention::CodedAttention(const HyperParams& params, int n_threads)
@@ -78,14 +94,15 @@ Status CodedAttention::BeginStep(Dialogue& dialogue, int64_t position, bool mark
     totals_.resize(static_cast<size_t>(n_units_) * n_scanned + 16);
     n_heavy_.resize(n_runs * static_cast<size_t>(n_units_));
     dialogue.least_weights.resize(static_cast<size_t>(params_.n_layers) * static_cast<size_t>(n_units_), 0.0f);
-    largest_.resize((n_runs + 1) * n_heads);
-    sums_.resize((n_runs + 1) * n_heads);
+    largest_.resize((n_runs + states_.size()) * n_heads);
+    sums_.resize((n_runs + states_.size()) * n_heads);
     for (ThreadState& state : states_) {
       state.tables.resize(kMaxCodeQueries * CodeTableBytes(params_.head_dim));
       state.sums.resize(size_t{kMaxCodeQueries} * CodedKeys::kRunKeys);
       state.shares.resize(n_runs * n_heads);
       state.counts.resize(static_cast<size_t>(n_units_) * WeightBins::kBins);
-      state.picked.resize(static_cast<size_t>(std::min(wanted_, n_scanned_) + CodedKeys::kRunKeys + 16));
+      state.picked.resize(static_cast<size_t>(n_units_ * std::min(wanted_, n_scanned_) + CodedKeys::kRunKeys + 16));
+      state.unit_end.resize(static_cast<size_t>(n_units_));
     }
     if (mark_seen) {
       seen_.assign(
@@ -94,7 +111,7 @@ Status CodedAttention::BeginStep(Dialogue& dialogue, int64_t position, bool mark
   } catch (const std::bad_alloc&) {
     return Status(StatusCode::kResourceExhausted, "not enough memory for a decode step");
   }
-  if (!partials_.Reserve((2 * static_cast<size_t>(n_threads_) + 1) * part_floats_ * sizeof(float))) {
+  if (!partials_.Reserve(3 * states_.size() * part_floats_ * sizeof(float))) {
     return Status(StatusCode::kResourceExhausted, "not enough memory for a decode step");
   }
   row_is_stored_ = false;
@@ -114,36 +131,41 @@ void CodedAttention::Scan(int layer, const float* q, int thread) {
     row_is_stored_.store(true, std::memory_order_release);
   }
   std::ranges::fill(state.counts, 0u);
-  state.n_read = 0;
   ClearPartials(params_.head_dim, params_.n_heads, Partials(2 * thread));
   ClearPartials(params_.head_dim, params_.n_heads, Partials(2 * thread + 1));
-  for (int64_t i = thread; i < n_pieces(); i += n_threads_) ScanPiece(layer, q, PieceAt(i), state);
+  for (int64_t i = thread; i < n_pieces(); i += n_threads_) {
+    if (i + n_threads_ < n_pieces()) FetchBeginning(RunOf(layer, PieceAt(i + n_threads_)));
+    ScanPiece(layer, q, PieceAt(i), state);
+  }
+}
+
+void CodedAttention::AttendAlways(int thread) {
+  ThreadState& state = states_[static_cast<size_t>(thread)];
   // The first thread stored the row long ago, unless there was nothing to scan.
   while (!row_is_stored_.load(std::memory_order_acquire)) std::this_thread::yield();
-  for (int kv_head = thread; kv_head < params_.n_kv_heads; kv_head += n_threads_) {
-    AttendAlways(dialogue_->cache.View(layer, kv_head, position_ + 1), kv_head);
-    state.n_read += static_cast<int64_t>(always_.size());
+  const auto n = static_cast<int64_t>(always_.size());
+  const int64_t begin = n * thread / n_threads_;
+  const int64_t end = n * (thread + 1) / n_threads_;
+  const size_t stride = KeyListPartialFloats(params_.head_dim);
+  float* partials = Partials(2 * n_threads_ + thread);
+  ClearPartials(params_.head_dim, params_.n_heads, partials);
+  for (int kv_head = 0; kv_head < params_.n_kv_heads; ++kv_head) {
+    const int head = kv_head * group_;
+    AddKeyList(dialogue_->cache.View(layer_, kv_head, position_ + 1), q_ + int64_t{head} * params_.head_dim, group_,
+               params_.attention_scale, always_.data() + begin, end - begin,
+               partials + static_cast<size_t>(head) * stride);
   }
+  for (int head = 0; head < params_.n_heads; ++head) {
+    const size_t at = RunHead(n_runs_ + thread, head);
+    largest_[at] = partials[static_cast<size_t>(head) * stride];
+    sums_[at] = partials[static_cast<size_t>(head) * stride + 1];
+  }
+  state.n_read = (end - begin) * params_.n_kv_heads;
   if (mark_seen_ && thread == 0) MarkAlways();
 }
 
-/// Sinks and the newest keys: their softmax is known exactly from the start.
-void CodedAttention::AttendAlways(const KvHeadView& kv, int kv_head) {
-  const size_t stride = KeyListPartialFloats(params_.head_dim);
-  const int head = kv_head * group_;
-  float* partials = Partials(2 * n_threads_) + static_cast<size_t>(head) * stride;
-  ClearPartials(params_.head_dim, group_, partials);
-  AddKeyList(kv, q_ + int64_t{head} * params_.head_dim, group_, params_.attention_scale, always_.data(),
-             static_cast<int64_t>(always_.size()), partials);
-  for (int i = 0; i < group_; ++i) {
-    const size_t at = RunHead(n_runs_, head + i);
-    largest_[at] = partials[static_cast<size_t>(i) * stride];
-    sums_[at] = partials[static_cast<size_t>(i) * stride + 1];
-  }
-}
-
 void CodedAttention::ScanPiece(int layer, const float* q, const Piece& piece, ThreadState& state) {
-  const CodedKeys::Run& run = dialogue_->coded_keys.run(layer, piece.kv_head, piece.run);
+  const CodedKeys::Run& run = RunOf(layer, piece);
   const int n_groups = ScannedGroups(piece.run);
   const float factor = params_.attention_scale * 1.44269504088896341f;  // log2(e): scores in units of log2
   const size_t table_bytes = CodeTableBytes(params_.head_dim);
@@ -172,9 +194,9 @@ void CodedAttention::ScanPiece(int layer, const float* q, const Piece& piece, Th
 void CodedAttention::FindShares(ThreadState& state) const {
   for (int head = 0; head < params_.n_heads; ++head) {
     float largest = -FLT_MAX;
-    for (int run = 0; run <= n_runs_; ++run) largest = std::max(largest, largest_[RunHead(run, head)]);
+    for (int run = 0; run < n_runs_ + n_threads_; ++run) largest = std::max(largest, largest_[RunHead(run, head)]);
     float sum = 0;
-    for (int run = 0; run <= n_runs_; ++run) {
+    for (int run = 0; run < n_runs_ + n_threads_; ++run) {
       const float scale = std::exp2(largest_[RunHead(run, head)] - largest);
       sum += scale * sums_[RunHead(run, head)];
       if (run < n_runs_) state.shares[RunHead(run, head)] = scale;
@@ -190,6 +212,8 @@ void CodedAttention::Weigh(int thread) {
   for (int64_t i = thread; i < n_pieces(); i += n_threads_) {
     const Piece piece = PieceAt(i);
     const int64_t n_keys = int64_t{ScannedGroups(piece.run)} * kCodeGroupKeys;
+    const std::vector<float>& means = RunOf(layer_, piece).value_means;  // for Pick
+    FetchAhead(means.data(), means.size() * sizeof(float));
     for (int head = piece.kv_head * group_; head < (piece.kv_head + 1) * group_; head += unit_heads_) {
       const int unit = head / unit_heads_;
       const int64_t begin = int64_t{unit} * n_scanned_ + piece.run * CodedKeys::kRunKeys;
@@ -203,32 +227,55 @@ void CodedAttention::Weigh(int thread) {
   }
 }
 
-void CodedAttention::Attend(const KvHeadView* kv, int thread) {
+WeightCut CodedAttention::FindCut(int unit) const {
+  std::array<uint32_t, WeightBins::kBins> counts = {};
+  for (const ThreadState& state : states_) {
+    const uint32_t* own = state.counts.data() + static_cast<size_t>(unit) * WeightBins::kBins;
+    for (size_t bin = 0; bin < counts.size(); ++bin) counts[bin] += own[bin];
+  }
+  return FindWeightCut(counts, wanted_);
+}
+
+void CodedAttention::Pick(const KvHeadView* kv, int thread) {
   ThreadState& state = states_[static_cast<size_t>(thread)];
+  state.n_picked = 0;
   for (int unit = 0; unit < n_units_; ++unit) {
-    const int head = unit * unit_heads_;
-    const int kv_head = head / group_;
-    std::array<uint32_t, WeightBins::kBins> counts = {};
-    for (const ThreadState& other : states_) {
-      const uint32_t* own = other.counts.data() + static_cast<size_t>(unit) * WeightBins::kBins;
-      for (size_t bin = 0; bin < counts.size(); ++bin) counts[bin] += own[bin];
-    }
-    const WeightCut cut = FindWeightCut(counts, wanted_);
-    state.n_picked = 0;
+    const int kv_head = unit * unit_heads_ / group_;
+    const WeightCut cut = FindCut(unit);
     for (int64_t i = thread; i < n_pieces(); i += n_threads_) {
       const Piece piece = PieceAt(i);
-      if (piece.kv_head == kv_head) PickPiece(piece, unit, cut, thread);
+      if (piece.kv_head == kv_head) PickPiece(kv[kv_head], piece, unit, cut, thread);
     }
-    state.n_read += state.n_picked;
-    AddKeyList(kv[kv_head], q_ + int64_t{head} * params_.head_dim, unit_heads_, params_.attention_scale,
-               state.picked.data(), state.n_picked,
-               Partials(2 * thread) + static_cast<size_t>(head) * KeyListPartialFloats(params_.head_dim));
+    state.unit_end[static_cast<size_t>(unit)] = state.n_picked;
     // No thread reads this before the next step.
     if (thread == 0) LeastWeight(unit) = cut.Least() * kLeastWeightDrop;
   }
+  state.n_read += state.n_picked;
 }
 
-void CodedAttention::PickPiece(const Piece& piece, int unit, const WeightCut& cut, int thread) {
+void CodedAttention::Attend(const KvHeadView* kv, int thread) {
+  for (int unit = 0; unit < n_units_; ++unit) {
+    const int head = unit * unit_heads_;
+    float* partials = Partials(2 * thread) + static_cast<size_t>(head) * KeyListPartialFloats(params_.head_dim);
+    int64_t total = 0;
+    for (const ThreadState& state : states_) total += static_cast<int64_t>(state.Picked(unit).size());
+    // The threads' lists one after another, cut into equal shares.
+    const int64_t share_begin = total * thread / n_threads_;
+    const int64_t share_end = total * (thread + 1) / n_threads_;
+    int64_t list_begin = 0;
+    for (const ThreadState& state : states_) {
+      const std::span<const int32_t> list = state.Picked(unit);
+      const auto n = static_cast<int64_t>(list.size());
+      const int64_t begin = std::clamp<int64_t>(share_begin - list_begin, 0, n);
+      const int64_t end = std::clamp<int64_t>(share_end - list_begin, 0, n);
+      AddKeyList(kv[head / group_], q_ + int64_t{head} * params_.head_dim, unit_heads_, params_.attention_scale,
+                 list.data() + begin, end - begin, partials);
+      list_begin += n;
+    }
+  }
+}
+
+void CodedAttention::PickPiece(const KvHeadView& kv, const Piece& piece, int unit, const WeightCut& cut, int thread) {
   ThreadState& state = states_[static_cast<size_t>(thread)];
   const auto first_key = static_cast<int32_t>(piece.run * CodedKeys::kRunKeys);
   const int64_t begin = int64_t{unit} * n_scanned_ + first_key;
@@ -237,8 +284,9 @@ void CodedAttention::PickPiece(const Piece& piece, int unit, const WeightCut& cu
   const int64_t n = KeepHeaviest(heavy_.data() + begin, totals_.data() + begin, n_heavy, cut, first_key, kept);
   const std::span<const int32_t> picked(kept, static_cast<size_t>(n));
   state.n_picked += n;
+  FetchKeyList(kv, kept, n);
   const int n_groups = ScannedGroups(piece.run);
-  const CodedKeys::Run& run = dialogue_->coded_keys.run(layer_, piece.kv_head, piece.run);
+  const CodedKeys::Run& run = RunOf(layer_, piece);
   const int head = unit * unit_heads_;
   for (int i = head; i < head + unit_heads_; ++i) {
     // What is read exactly does not count by estimate too.
@@ -263,7 +311,7 @@ void CodedAttention::Merge(float* out, int thread) {
   problem.n_heads = params_.n_heads;
   problem.n_kv_heads = params_.n_kv_heads;
   problem.head_dim = params_.head_dim;
-  DecodeAttentionMerge(problem, 2 * n_threads_ + 1, params_.n_heads * thread / n_threads_,
+  DecodeAttentionMerge(problem, 3 * n_threads_, params_.n_heads * thread / n_threads_,
                        params_.n_heads * (thread + 1) / n_threads_, partials_.data());
 }
 

@@ -2,10 +2,11 @@
 // exactly, and lets the others count with their estimated weight and the mean value of their neighbours. So every key
 // takes part in every token, for a fraction of the bytes (docs/algorithm.md, "Decode").
 //
-// A layer of a step: Scan -> barrier -> Weigh -> barrier -> Attend -> barrier -> Merge, each called by every thread.
-// The work is split into pieces (a run of a KV head), each done by one thread throughout: its weights stay in that
-// thread's cache. Which thread that is depends on n_threads alone. Thread rule: one owner; nothing is allocated between
-// BeginStep and the next.
+// A layer of a step: Scan, AttendAlways -> barrier -> Weigh -> barrier -> Pick -> barrier -> Attend -> barrier ->
+// Merge, each called by every thread. Up to Pick the work is split into pieces (a run of a KV head), each done by one
+// thread throughout: its weights stay in that thread's cache. How many keys a piece has to read is as the query wants
+// it; Attend splits them evenly. Which thread does what depends on n_threads and the numbers alone: the same step gives
+// the same sums. Thread rule: one owner; nothing is allocated between BeginStep and the next.
 #pragma once
 
 #include <atomic>
@@ -30,12 +31,17 @@ class CodedAttention {
   /// reads exactly. kResourceExhausted.
   Status BeginStep(Dialogue& dialogue, int64_t position, bool mark_seen);
 
-  /// Scores of all coded keys, exact attention of those that are always read; q: f32 [n_heads][head_dim]. The first
-  /// thread calls it when the step's row is stored, the others need not wait for that.
+  /// Scores of all coded keys; q: f32 [n_heads][head_dim]. The first thread calls it when the step's row is stored, the
+  /// others need not wait for that.
   void Scan(int layer, const float* q, int thread);
+  /// Exact attention of this thread's share of the keys that are always read, sinks and the newest: their softmax is
+  /// known from the start.
+  void AttendAlways(int thread);
   /// From scores to what each key weighs to its KV head (or query head), and how many weigh how much.
   void Weigh(int thread);
-  /// Chooses and attends; `kv`: [n_kv_heads] views of the layer with the step's row.
+  /// Chooses, and counts what is not chosen by estimate; `kv`: [n_kv_heads] views of the layer with the step's row.
+  void Pick(const KvHeadView* kv, int thread);
+  /// Exact attention of this thread's share of the chosen keys.
   void Attend(const KvHeadView* kv, int thread);
   /// This thread's share of heads, into out: f32 [n_heads][head_dim].
   void Merge(float* out, int thread);
@@ -55,6 +61,9 @@ class CodedAttention {
   Piece PieceAt(int64_t i) const {
     return {static_cast<int>(i % params_.n_kv_heads), static_cast<int>(i / params_.n_kv_heads)};
   }
+  const CodedKeys::Run& RunOf(int layer, const Piece& piece) const {
+    return dialogue_->coded_keys.run(layer, piece.kv_head, piece.run);
+  }
   /// Groups of a run that are scanned: the newest keys are read exactly.
   int ScannedGroups(int run) const;
   uint16_t* WeightsOf(int head, int run) {
@@ -67,10 +76,10 @@ class CodedAttention {
     return reinterpret_cast<float*>(partials_.data()) + static_cast<size_t>(part) * part_floats_;
   }
   void ScanPiece(int layer, const float* q, const Piece& piece, ThreadState& state);
-  void AttendAlways(const KvHeadView& kv, int kv_head);
   void FindShares(ThreadState& state) const;
-  /// Picks the keys of a piece that a unit reads; the others count by estimate.
-  void PickPiece(const Piece& piece, int unit, const WeightCut& cut, int thread);
+  WeightCut FindCut(int unit) const;
+  /// Picks the keys of a piece that a unit reads, and fetches them ahead; the others count by estimate.
+  void PickPiece(const KvHeadView& kv, const Piece& piece, int unit, const WeightCut& cut, int thread);
   void MarkAlways();
   /// What a key must weigh to be considered.
   float& LeastWeight(int unit) {
@@ -106,8 +115,8 @@ class CodedAttention {
   std::vector<int32_t> heavy_;         // [n_units][n_scanned]: in each run, numbers in it that may be chosen,
   std::vector<float> totals_;          // their weights over the heads of the unit,
   std::vector<int32_t> n_heavy_;       // and how many, [n_runs][n_units]
-  std::vector<float> largest_, sums_;  // [n_runs + 1][n_heads]: of runs, and last of what is always read
-  AlignedBuffer partials_;             // [2 n_threads + 1][n_heads]: exact and estimated of each thread, always read
+  std::vector<float> largest_, sums_;  // [n_runs + n_threads][n_heads]: of runs, then of what is always read
+  AlignedBuffer partials_;  // [3 n_threads][n_heads]: exact and estimated of each thread, then what is always read
   std::vector<ThreadState> states_;
   std::vector<uint8_t> seen_;  // [n_layers][n_units][position + 1]
 };

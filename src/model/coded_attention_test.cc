@@ -78,7 +78,9 @@ class CodedAttentionTest : public ::testing::TestWithParam<Shape> {
     for (int head = 0; head < params_.n_kv_heads; ++head) views.push_back(dialogue.cache.View(0, head, position + 1));
     std::vector<float> out(static_cast<size_t>(params_.q_width()), NAN);
     for (int thread = 0; thread < n_threads; ++thread) attention.Scan(0, q, thread);
+    for (int thread = 0; thread < n_threads; ++thread) attention.AttendAlways(thread);
     for (int thread = 0; thread < n_threads; ++thread) attention.Weigh(thread);
+    for (int thread = 0; thread < n_threads; ++thread) attention.Pick(views.data(), thread);
     for (int thread = 0; thread < n_threads; ++thread) attention.Attend(views.data(), thread);
     for (int thread = 0; thread < n_threads; ++thread) attention.Merge(out.data(), thread);
     return out;

@@ -148,15 +148,25 @@ void DecodeGraph::StoreNode(ggml_tensor* y, int thread, int, void* userdata) {
     if (node.reads == Reads::kWorkingSet) WorkingSetKeeper::Append(dialogue, node.layer, step.first_position);
     node.FindKeys();
   }
-  if (node.reads == Reads::kCodedKeys) node.coded->Scan(node.layer, q, thread);
+  if (node.reads != Reads::kCodedKeys) return;
+  const auto start = Clock::now();
+  node.coded->Scan(node.layer, q, thread);
+  if (thread == 0) step.selection_ms += MillisecondsSince(start);
+  node.coded->AttendAlways(thread);
 }
 
 void DecodeGraph::WeighNode(ggml_tensor*, int thread, int, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
   if (node.reads != Reads::kCodedKeys) return;
+  const auto start = Clock::now();
   node.coded->Weigh(thread);
-  // What follows counts as attention, for all that keys are still picked in it.
-  if (thread == 0) node.step->selection_ms += MillisecondsSince(node.step->attention_start);
+  // What follows counts as attention, for all that Pick is both.
+  if (thread == 0) node.step->selection_ms += MillisecondsSince(start);
+}
+
+void DecodeGraph::PickNode(ggml_tensor*, int thread, int, void* userdata) {
+  auto& node = *static_cast<LayerNode*>(userdata);
+  if (node.reads == Reads::kCodedKeys) node.coded->Pick(node.views.data(), thread);
 }
 
 void DecodeGraph::PartialNode(ggml_tensor*, int thread, int n_threads, void* userdata) {
@@ -212,8 +222,10 @@ ggml_tensor* DecodeGraph::AddAttention(ggml_context* context, int layer, const P
       ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, store_args, 4, StoreNode, GGML_N_TASKS_MAX, &node);
   ggml_tensor* weighed =
       ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, &stored, 1, WeighNode, GGML_N_TASKS_MAX, &node);
+  ggml_tensor* picked =
+      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, &weighed, 1, PickNode, GGML_N_TASKS_MAX, &node);
   ggml_tensor* partial =
-      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, &weighed, 1, PartialNode, GGML_N_TASKS_MAX, &node);
+      ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, &picked, 1, PartialNode, GGML_N_TASKS_MAX, &node);
   return ggml_custom_4d(context, GGML_TYPE_F32, p.q_width(), rows, 1, 1, &partial, 1, MergeNode, GGML_N_TASKS_MAX,
                         &node);
 }

@@ -35,6 +35,7 @@ class DecodeGraph {
   struct LayerNode;  // a layer's attention node
   static void StoreNode(ggml_tensor* y, int thread, int n_threads, void* node);
   static void WeighNode(ggml_tensor* y, int thread, int n_threads, void* node);
+  static void PickNode(ggml_tensor* y, int thread, int n_threads, void* node);
   static void PartialNode(ggml_tensor* y, int thread, int n_threads, void* node);
   static void MergeNode(ggml_tensor* y, int thread, int n_threads, void* node);
 
