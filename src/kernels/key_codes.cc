@@ -136,22 +136,22 @@ HWY_NOINLINE void SumGroups(const uint8_t* codes, int n_groups, int n_pairs, con
   }
 }
 
+/// Queries whose sums, two vectors each, stay in registers: 32 of them with AVX-512, 16 else.
+inline constexpr int kMostQueries = HWY_TARGET <= HWY_AVX3 ? 8 : 4;
+
+/// For n_queries, at most kQueries.
+template <int kQueries>
+void SumQueries(const uint8_t* codes, int n_groups, int n_pairs, const CodeTables* tables, int n_queries,
+                uint16_t* sums, int64_t stride) {
+  if (n_queries == kQueries) return SumGroups<kQueries>(codes, n_groups, n_pairs, tables, sums, stride);
+  if constexpr (kQueries > 1) SumQueries<kQueries - 1>(codes, n_groups, n_pairs, tables, n_queries, sums, stride);
+}
+
 void SumAllCodes(const uint8_t* codes, int n_groups, int n_pairs, const CodeTables* tables, int n_queries,
                  uint16_t* sums, int64_t stride) {
-  // Four queries: as many as AVX2 has registers for; what is left over goes alone.
-  int r = 0;
-  for (; r + 4 <= n_queries; r += 4) {
-    SumGroups<4>(codes, n_groups, n_pairs, tables + r, sums + r * stride, stride);
-  }
-  switch (n_queries - r) {
-    case 3:
-      return SumGroups<3>(codes, n_groups, n_pairs, tables + r, sums + r * stride, stride);
-    case 2:
-      return SumGroups<2>(codes, n_groups, n_pairs, tables + r, sums + r * stride, stride);
-    case 1:
-      return SumGroups<1>(codes, n_groups, n_pairs, tables + r, sums + r * stride, stride);
-    default:
-      return;
+  for (int r = 0; r < n_queries; r += kMostQueries) {
+    const int n = std::min(kMostQueries, n_queries - r);
+    SumQueries<kMostQueries>(codes, n_groups, n_pairs, tables + r, n, sums + r * stride, stride);
   }
 }
 

@@ -85,7 +85,7 @@ TEST(KeyCodesTest, EveryElementIsTheNearestOfItsLevels) {
 
 TEST(KeyCodesTest, ScoresAreThoseOfDecodedKeysOnEveryTarget) {
   for (const int head_dim : {8, 64, 80, 128, 256, 512}) {
-    for (const int n_queries : {1, 2, 3, 4, 7, 8}) {
+    for (const int n_queries : {1, 2, 3, 4, 5, 6, 7, 8}) {
       std::mt19937 random(static_cast<uint32_t>(head_dim + n_queries));
       std::normal_distribution<float> normal;
       const int n_groups = 3;
