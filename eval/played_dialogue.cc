@@ -25,6 +25,7 @@ std::span<const TurnField> TurnFields() {
       {"decode_linear_ms", &PlayedTurn::decode_linear_ms, true},
       {"decode_attention_ms", &PlayedTurn::decode_attention_ms, true},
       {"decode_selection_ms", &PlayedTurn::decode_selection_ms, true},
+      {"prefill_shared", &PlayedTurn::prefill_shared, true},
       {"prefill_density", &PlayedTurn::prefill_density},
       {"decode_kv_fraction", &PlayedTurn::decode_kv_fraction},
       {"kv_bytes", &PlayedTurn::kv_bytes},

@@ -27,6 +27,7 @@ struct PlayedTurn {
   std::optional<double> ttft_ms, tpot_ms;
   std::optional<double> prefill_linear_ms, prefill_attention_ms, prefill_selection_ms;
   std::optional<double> decode_linear_ms, decode_attention_ms, decode_selection_ms;
+  int64_t prefill_shared = 0;  ///< 1: read once for several policies; its times are those of this one reading
   std::optional<double> prefill_density, decode_kv_fraction;
   std::optional<double> kv_bytes, peak_rss_bytes;
   std::optional<double> kl, top1_agreement, reference_nll;
@@ -46,7 +47,7 @@ struct TurnField {
                               std::optional<double> PlayedTurn::*>;
   std::string_view name;
   Member member;
-  bool of_machine = false;  ///< a time or memory: another start gives another value
+  bool of_machine = false;  ///< of how it was run, as times and memory: another start gives another value
 };
 
 /// All fields, in their order.

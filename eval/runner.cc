@@ -27,9 +27,11 @@ class Run {
     outcome_.total = static_cast<int64_t>(plan_.dialogues.size() * plan_.policies.size());
     outcome_.status = Begin();
     for (const WrittenDialogue& dialogue : plan_.dialogues) {
-      for (const std::string& policy : plan_.policies) {
+      const std::vector<std::string> policies = Unfinished(dialogue);
+      if (!policies.empty()) player_.Expect(dialogue, policies);
+      for (const std::string& policy : policies) {
         if (!outcome_.status.ok()) return std::move(outcome_);
-        if (finished_.count({dialogue.id, policy}) == 0) outcome_.status = PlayOne(dialogue, policy);
+        outcome_.status = PlayOne(dialogue, policy);
       }
     }
     return std::move(outcome_);
@@ -39,13 +41,19 @@ class Run {
   Status Begin() {
     LS_ASSIGN_OR_RETURN(finished_, store_.Finished());
     for (const WrittenDialogue& dialogue : plan_.dialogues) {
-      for (const std::string& policy : plan_.policies) {
-        const bool is_done = finished_.count({dialogue.id, policy}) > 0;
-        if (is_done) ++outcome_.before;
-        if (!is_done) work_left_ += WorkOf(dialogue);
-      }
+      const size_t left = Unfinished(dialogue).size();
+      outcome_.before += static_cast<int64_t>(plan_.policies.size() - left);
+      work_left_ += static_cast<double>(left) * WorkOf(dialogue);
     }
     return Status::Ok();
+  }
+
+  std::vector<std::string> Unfinished(const WrittenDialogue& dialogue) const {
+    std::vector<std::string> policies;
+    for (const std::string& policy : plan_.policies) {
+      if (finished_.count({dialogue.id, policy}) == 0) policies.push_back(policy);
+    }
+    return policies;
   }
 
   Status PlayOne(const WrittenDialogue& dialogue, const std::string& policy) {

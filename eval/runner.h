@@ -21,6 +21,9 @@ namespace loopserve::eval {
 class Player {
  public:
   virtual ~Player() = default;
+  /// Before the first Play of a dialogue: the policies that it will be played under, in this order, for a player that
+  /// has something to share between them until the last of them has played or another dialogue is expected.
+  virtual void Expect(const WrittenDialogue& /*dialogue*/, const std::vector<std::string>& /*policies*/) {}
   /// All turns, in order. kCancelled ends the run; every other error is the dialogue's, and the run goes on.
   virtual Result<std::vector<PlayedTurn>> Play(const WrittenDialogue& dialogue, const std::string& policy) = 0;
   virtual int threads() const = 0;

@@ -24,6 +24,10 @@ WrittenDialogue Dialogue(const std::string& id, Position position = Position::kE
 /// Remembers what it played; cancelled from the given number of dialogues on.
 class FakePlayer : public Player {
  public:
+  void Expect(const WrittenDialogue& dialogue, const std::vector<std::string>& policies) override {
+    expected.push_back(dialogue.id + ":");
+    for (const std::string& policy : policies) expected.back() += " " + policy;
+  }
   Result<std::vector<PlayedTurn>> Play(const WrittenDialogue& dialogue, const std::string& policy) override {
     if (played.size() == cancel_after) return Status(StatusCode::kCancelled, "cancelled");
     if (dialogue.id == bad) return Status(StatusCode::kContextLength, "5,000 tokens, limit 4,096");
@@ -37,7 +41,7 @@ class FakePlayer : public Player {
 
   size_t cancel_after = 1000;
   std::string bad;
-  std::vector<std::string> played;
+  std::vector<std::string> played, expected;
 };
 
 class RunnerTest : public testing::Test {
@@ -66,6 +70,7 @@ TEST_F(RunnerTest, PlaysDialogueByDialogue) {
   EXPECT_EQ(outcome.total, 6);
   EXPECT_EQ(outcome.played, 6);
   EXPECT_THAT(player.played, ElementsAre("a/dense", "a/p:x=1", "b/dense", "b/p:x=1", "c/dense", "c/p:x=1"));
+  EXPECT_THAT(player.expected, ElementsAre("a: dense p:x=1", "b: dense p:x=1", "c: dense p:x=1"));
   EXPECT_THAT(seen, ElementsAre("0/6 a", "1/6 a", "2/6 b", "3/6 b", "4/6 c", "5/6 c"));
   EXPECT_EQ(store.All()->at(0).threads, 3);
 }
@@ -108,6 +113,10 @@ TEST_F(RunnerTest, AFailureIsCountedAndTriedAgainByTheNextStart) {
   player.played.clear();
   EXPECT_EQ(PlayAll(plan_, player, store, {}).failed, 0);
   EXPECT_THAT(player.played, ElementsAre("b/dense", "b/p:x=1"));
+  EXPECT_EQ(player.expected.back(), "b: dense p:x=1");
+  plan_.policies.push_back("q");
+  PlayAll(plan_, player, store, {});
+  EXPECT_EQ(player.expected.back(), "c: q") << "what is finished is not expected";
 }
 
 TEST_F(RunnerTest, TheCancelFlagEndsItBetweenDialogues) {

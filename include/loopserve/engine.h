@@ -184,6 +184,16 @@ class Session {
   /// A second dialogue with the same past, sharing the KV blocks they have in common.
   Session Fork() const;
 
+  /// A dialogue under another policy with the same past, as if that policy had read it: bit for bit what a session of
+  /// `policy` would be after the same Sync. What the policy does at the end of a prefill (coding keys, dropping them)
+  /// is done in this call, so its time is that of the call. Exact, and allowed, only where all of this holds:
+  /// - this session's policy reads everything when it decodes, and its prefill computes what `policy`'s would
+  ///   (Policy::SharesPrefill);
+  /// - it holds what one Sync gave an empty session and nothing else: no answer, no second turn, nothing rewound;
+  /// - it was opened for `policy` (Engine::NewSharedPrefill), or `policy` needs to know nothing but keys and values.
+  /// Errors: kInvalidArgument says which of these does not; kResourceExhausted.
+  Result<Session> Fork(const Policy& policy) const;
+
   /// The tokens whose KV is held.
   std::span<const Token> tokens() const;
   /// Logits after the last token, f32 [n_vocab]; empty before the first Sync and after a failed one.
@@ -207,6 +217,10 @@ class Engine {
   const ModelInfo& model() const;
   /// Opens an empty dialogue.
   Session NewSession(const Policy& policy = {}) const;
+  /// Opens an empty dialogue that reads a prompt once for several policies: Sync it, then Fork it under each of them.
+  /// It answers as the first one's prefill and dense decoding would. kInvalidArgument: there are none, or their
+  /// prefills differ.
+  Result<Session> NewSharedPrefill(std::span<const Policy> policies) const;
 
   /// Text to tokens. add_special: begin-of-text where the model wants one. parse_special: texts such as <|im_start|>
   /// become control tokens; leave it off for text that a user wrote.

@@ -51,6 +51,8 @@ struct PrefillSettings {
   int block = 0;
   /// Which rows are sampled, within their strata. The same seed gives the same answer. Key `seed`.
   uint64_t seed = 0;
+
+  bool operator==(const PrefillSettings&) const = default;
 };
 
 /// How many keys a decode step reads exactly (phase 2). All keys and values stay in the cache, whatever is read.
@@ -104,6 +106,12 @@ class Policy {
   bool is_dense() const { return prefill_.method == PrefillSettings::Method::kDense && decode_.budget == 0; }
   const PrefillSettings& prefill() const { return prefill_; }
   const DecodeSettings& decode() const { return decode_; }
+
+  /// Whether both compute the same keys, values and logits of a prompt that an empty dialogue reads: both prefills are
+  /// dense, or all their settings are equal. Such policies may fork one session (Session::Fork).
+  bool SharesPrefill(const Policy& other) const;
+  /// The same prefill, and decoding that reads everything. Its ToString ends in "/prefill", which Parse does not take.
+  Policy PrefillAlone() const;
 
  private:
   std::string spec_ = "dense";

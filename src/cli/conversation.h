@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "loopserve/engine.h"
 #include "loopserve/status.h"
@@ -37,14 +38,27 @@ class Conversation {
 
 class EngineConversation : public Conversation {
  public:
-  EngineConversation(std::shared_ptr<Engine> engine, const Policy& policy);
+  EngineConversation(std::shared_ptr<Engine> engine, const Policy& policy)
+      : EngineConversation(engine, policy, engine->NewSession(policy)) {}
+  EngineConversation(std::shared_ptr<Engine> engine, const Policy& policy, Session session)
+      : engine_(std::move(engine)), policy_(policy), session_(std::move(session)) {}
 
   Result<TurnResult> Answer(std::span<const ChatMessage> messages, const SamplingParams& params,
                             const TextCallback& on_text, const RunControl& control) override;
-  void Reset() override { session_ = engine_->NewSession(policy_); }
+  void Reset() override {
+    session_ = engine_->NewSession(policy_);
+    reading_.reset();
+  }
   const ModelInfo& model() const override { return engine_->model(); }
   int64_t held_tokens() const override { return static_cast<int64_t>(session_.tokens().size()); }
   size_t kv_bytes() const override { return session_.kv_bytes(); }
+
+  /// What Answer does before the answer: reads the messages. Answer with the same messages goes on from there.
+  Status Read(std::span<const ChatMessage> messages, const RunControl& control);
+  /// A conversation under another policy that has read the same (Session::Fork: it says where that is exact). Its next
+  /// Answer, which must be given the same messages, reports the time of this reading plus that of the fork, which
+  /// counts as selection. Precondition: Read was called, and no Answer.
+  Result<EngineConversation> Fork(const Policy& policy) const;
 
   const Session& session() const { return session_; }
   /// Called within Answer, when the prompt was read and before the answer begins: the moment for a fork. Its time does
@@ -52,9 +66,15 @@ class EngineConversation : public Conversation {
   void OnRead(std::function<void(const Session&)> on_read) { on_read_ = std::move(on_read); }
 
  private:
+  struct Reading {
+    SyncStats sync;
+    double elapsed_ms = 0;  ///< rendering included
+  };
+
   std::shared_ptr<Engine> engine_;
   Policy policy_;
   Session session_;
+  std::optional<Reading> reading_;  ///< of the messages that come next
   std::function<void(const Session&)> on_read_;
 };
 

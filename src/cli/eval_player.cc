@@ -10,6 +10,7 @@
 #include "bench/process_memory.h"
 #include "eval/metrics.h"
 #include "src/cli/conversation.h"
+#include "src/cli/shared_prefills.h"
 #include "src/cli/turn_report.h"
 
 namespace loopserve {
@@ -63,8 +64,20 @@ void ScoreTurn(const DialogueTurn& turn, PlayedTurn* played) {
 class EvalPlayer : public eval::Player {
  public:
   EvalPlayer(std::shared_ptr<Engine> engine, const EvalPlayerOptions& options)
-      : engine_(std::move(engine)), options_(options) {
+      : engine_(std::move(engine)), options_(options), shared_(engine_, control_) {
     control_.cancel = options.cancel;
+  }
+
+  void Expect(const WrittenDialogue& dialogue, const std::vector<std::string>& specs) override {
+    std::vector<Policy> policies;
+    for (const std::string& spec : specs) {
+      // One that Play will refuse shares nothing.
+      if (Result<Policy> policy = Policy::Parse(spec); policy.ok()) policies.push_back(std::move(*policy));
+    }
+    // Played in any case, as what the others are measured against.
+    const bool has_dense = std::ranges::any_of(policies, [](const Policy& policy) { return policy.is_dense(); });
+    if (options_.fidelity && !has_dense) policies.insert(policies.begin(), Policy());
+    shared_.Expect(dialogue, policies);
   }
 
   int threads() const override { return engine_->model().threads; }
@@ -98,9 +111,10 @@ class EvalPlayer : public eval::Player {
     return std::min<int64_t>(tokens, std::numeric_limits<int32_t>::max());
   }
 
-  Result<Playing> PlayTurns(const WrittenDialogue& dialogue, const Policy& policy) const {
+  Result<Playing> PlayTurns(const WrittenDialogue& dialogue, const Policy& policy) {
     Playing playing;
-    EngineConversation conversation(engine_, policy);
+    LS_ASSIGN_OR_RETURN(SharedPrefills::Opened opened, shared_.Open(dialogue, policy));
+    EngineConversation& conversation = opened.conversation;
     if (options_.fidelity) {
       conversation.OnRead([&](const Session& session) { playing.ready.push_back(session.Fork()); });
     }
@@ -119,6 +133,10 @@ class EvalPlayer : public eval::Player {
       played.turn = static_cast<int64_t>(playing.turns.size());
       played.kv_bytes = static_cast<double>(conversation.kv_bytes());
       played.peak_rss_bytes = bench::PeakRssBytes();
+      if (opened.has_read && played.turn == 1) {
+        played.prefill_shared = 1;
+        played.peak_rss_bytes = std::max(played.peak_rss_bytes, opened.peak_rss_bytes);
+      }
       ScoreTurn(turn, &played);
       messages.push_back({"assistant", result.generation.text});
       if (!options_.fidelity) continue;
@@ -157,6 +175,7 @@ class EvalPlayer : public eval::Player {
   std::shared_ptr<Engine> engine_;
   EvalPlayerOptions options_;
   RunControl control_;
+  SharedPrefills shared_;
   std::string dense_id_;  // the dialogue that dense_ is of; empty: none
   std::optional<bench::DenseDialogue> dense_;
 };

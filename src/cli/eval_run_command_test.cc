@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
@@ -153,6 +154,45 @@ TEST_F(EvalRunCommandTest, FidelityOfDenseToItselfIsExact) {
   ASSERT_EQ(Run("again", {"--fidelity", "--samples", "1"}).exit_code, 0);
   ASSERT_EQ(Run("again", {"--fidelity"}).exit_code, 0);
   EXPECT_EQ(eval::Dump(Results("again"), false), eval::Dump(Results("r"), false));
+}
+
+// Policies whose prefill computes the same read the first turn once: what they answer is what each alone would have.
+TEST_F(EvalRunCommandTest, ASharedPrefillChangesNoAnswerAndIsSaid) {
+  const std::vector<std::string> specs = {kSparse, "paper:alpha=0.7,rows=16,budget=32,queries=5",
+                                          "paper:alpha=0.7,rows=16,budget=0"};
+  for (const std::vector<std::string>& more : {std::vector<std::string>(), {"--fidelity"}}) {
+    const std::string suffix = more.empty() ? "" : "_fidelity";
+    policies_ = "dense";
+    for (const std::string& spec : specs) policies_ += "," + spec;
+    ASSERT_EQ(Run("shared" + suffix, more).exit_code, 0);
+    policies_ = "dense";
+    ASSERT_EQ(Run("alone" + suffix, more).exit_code, 0);
+    for (const std::string& spec : specs) {
+      policies_ = spec;
+      ASSERT_EQ(Run("alone" + suffix, more).exit_code, 0);
+    }
+    std::vector<eval::PlayedDialogue> shared = Results("shared" + suffix), alone = Results("alone" + suffix);
+    for (auto* results : {&shared, &alone}) {
+      std::ranges::sort(*results, {}, [](const auto& one) { return one.dialogue + one.policy; });
+    }
+    EXPECT_EQ(eval::Dump(shared, false), eval::Dump(alone, false));
+    double linear_ms = 0;
+    for (size_t i = 0; i < shared.size(); ++i) {
+      const bool shares = shared[i].policy != "dense";
+      const eval::PlayedTurn& first = shared[i].turns[0];
+      EXPECT_EQ(first.prefill_shared, shares ? 1 : 0);
+      EXPECT_EQ(shared[i].turns[1].prefill_shared, 0);
+      EXPECT_EQ(alone[i].turns[0].prefill_shared, 0);
+      EXPECT_GE(*first.ttft_ms, *first.prefill_linear_ms + *first.prefill_attention_ms + *first.prefill_selection_ms);
+      if (!shares) {
+        linear_ms = 0;
+      } else if (linear_ms == 0) {
+        linear_ms = *first.prefill_linear_ms;
+      } else {
+        EXPECT_EQ(*first.prefill_linear_ms, linear_ms) << "measured once";
+      }
+    }
+  }
 }
 
 TEST_F(EvalRunCommandTest, AnswersAreCutAtTheAskedLength) {

@@ -114,6 +114,19 @@ const ModelInfo& Engine::model() const { return impl_->info(); }
 
 Session Engine::NewSession(const Policy& policy) const { return Session(std::make_unique<SessionImpl>(impl_, policy)); }
 
+Result<Session> Engine::NewSharedPrefill(std::span<const Policy> policies) const {
+  if (policies.empty()) return Status(StatusCode::kInvalidArgument, "a shared prefill needs a policy");
+  int noted_queries = 0;
+  for (const Policy& policy : policies) {
+    if (!policy.SharesPrefill(policies.front())) {
+      return Status(StatusCode::kInvalidArgument,
+                    "the prefills of " + policies.front().ToString() + " and " + policy.ToString() + " differ");
+    }
+    noted_queries = std::max(noted_queries, NotedQueries(policy.decode()));
+  }
+  return Session(std::make_unique<SessionImpl>(impl_, policies.front().PrefillAlone(), noted_queries));
+}
+
 Result<std::vector<Token>> Engine::Tokenize(std::string_view text, bool add_special, bool parse_special) const {
   return impl_->tokenizer().Encode(text, add_special, parse_special);
 }

@@ -46,16 +46,51 @@ bool IsCancelled(const RunControl& control) {
 
 }  // namespace
 
-SessionImpl::SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy)
+SessionImpl::SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy, int noted_queries)
     : engine_(std::move(engine)),
       dialogue_(KvCache(engine_->kv_layout(), engine_->kv_budget()), policy,
-                RecentQueries(engine_->info().n_layers, policy.decode().budget > 0 ? policy.decode().queries : 0,
+                RecentQueries(engine_->info().n_layers, noted_queries,
                               int64_t{engine_->info().n_heads} * engine_->info().head_dim)) {}
 
 SessionImpl::SessionImpl(const SessionImpl& other)
-    : engine_(other.engine_), dialogue_(other.dialogue_.Fork()), tokens_(other.tokens_), logits_(other.logits_) {}
+    : engine_(other.engine_),
+      dialogue_(other.dialogue_.Fork()),
+      tokens_(other.tokens_),
+      logits_(other.logits_),
+      read_at_once_(other.read_at_once_) {}
+
+SessionImpl::SessionImpl(const SessionImpl& other, const Policy& policy)
+    : engine_(other.engine_),
+      dialogue_(other.dialogue_.cache.Fork(), policy, other.dialogue_.queries.Newest(NotedQueries(policy.decode()))),
+      tokens_(other.tokens_),
+      logits_(other.logits_),
+      read_at_once_(other.read_at_once_) {}
 
 std::unique_ptr<SessionImpl> SessionImpl::Fork() const { return std::unique_ptr<SessionImpl>(new SessionImpl(*this)); }
+
+Status SessionImpl::CheckFork(const Policy& policy) const {
+  const auto refuse = [&](const std::string& why) {
+    return Status(StatusCode::kInvalidArgument, "cannot fork under " + policy.ToString() + ": " + why);
+  };
+  if (!dialogue_.policy.SharesPrefill(policy)) {
+    return refuse("its prefill differs from that of " + dialogue_.policy.ToString());
+  }
+  if (dialogue_.policy.decode().budget > 0) return refuse("the session's own policy does not read everything");
+  if (tokens_.size() != read_at_once_) return refuse("the session holds more than one prompt, or an answer");
+  if (NotedQueries(policy.decode()) > dialogue_.queries.n_positions()) {
+    return refuse("the session was not opened for it, and did not note what it needs");
+  }
+  return Status::Ok();
+}
+
+Result<std::unique_ptr<SessionImpl>> SessionImpl::Fork(const Policy& policy) const {
+  LS_RETURN_IF_ERROR(CheckFork(policy));
+  std::unique_ptr<SessionImpl> fork(new SessionImpl(*this, policy));
+  double selection_ms = 0;
+  LS_RETURN_IF_ERROR(
+      engine_->forward().EndPrefill(fork->dialogue_, static_cast<int64_t>(tokens_.size()), &selection_ms));
+  return fork;
+}
 
 Status SessionImpl::Check(std::span<const Token> prompt, size_t before) const {
   const ModelInfo& model = engine_->info();
@@ -79,6 +114,7 @@ void SessionImpl::Rewind(int64_t n_tokens) {
   dialogue_.Truncate(n_tokens);
   tokens_.resize(static_cast<size_t>(n_tokens));
   logits_.clear();
+  read_at_once_ = 0;
 }
 
 Status SessionImpl::Append(std::span<const Token> tokens, const RunControl& control, const LogitsCallback& on_logits,
@@ -106,6 +142,7 @@ Result<SyncStats> SessionImpl::Sync(std::span<const Token> prompt, const RunCont
   if (plan.new_tokens > 0) {
     ForwardStats forward;
     LS_RETURN_IF_ERROR(Append(prompt.subspan(static_cast<size_t>(plan.keep_tokens)), control, on_logits, &forward));
+    if (plan.keep_tokens == 0) read_at_once_ = prompt.size();
     stats.linear_ms = forward.linear_ms;
     ReportPrefill(forward, &stats);
   }
@@ -122,7 +159,9 @@ class SessionImpl::Answer {
   Answer(const Answer&) = delete;
   Answer& operator=(const Answer&) = delete;
 
-  Status Begin() { return session_.engine_->forward().BeginAnswer(session_.dialogue_, control_.measure_quality, &forward_); }
+  Status Begin() {
+    return session_.engine_->forward().BeginAnswer(session_.dialogue_, control_.measure_quality, &forward_);
+  }
 
   /// A token was drawn.
   void CountToken(GenerationStats* stats) {
@@ -265,6 +304,12 @@ Result<GenerationStats> Session::Replay(std::span<const Token> answer, const Run
 }
 
 Session Session::Fork() const { return Session(impl_->Fork()); }
+
+Result<Session> Session::Fork(const Policy& policy) const {
+  LS_ASSIGN_OR_RETURN(std::unique_ptr<SessionImpl> fork, impl_->Fork(policy));
+  return Session(std::move(fork));
+}
+
 std::span<const Token> Session::tokens() const { return impl_->tokens(); }
 std::span<const float> Session::logits() const { return impl_->logits(); }
 size_t Session::kv_bytes() const { return impl_->cache().referenced_bytes(); }

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "loopserve/engine.h"
@@ -14,7 +15,10 @@ namespace loopserve {
 
 class SessionImpl {
  public:
-  SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy);
+  SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy)
+      : SessionImpl(std::move(engine), policy, NotedQueries(policy.decode())) {}
+  /// noted_queries: newest queries that are kept, for this policy or for those that it will be forked under.
+  SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy, int noted_queries);
 
   Result<SyncStats> Sync(std::span<const Token> prompt, const RunControl& control, const LogitsCallback& on_logits);
   Result<GenerationStats> Generate(const SamplingParams& params, const TextCallback& on_text,
@@ -22,6 +26,7 @@ class SessionImpl {
   Result<GenerationStats> Replay(std::span<const Token> answer, const RunControl& control,
                                  const LogitsCallback& on_logits);
   std::unique_ptr<SessionImpl> Fork() const;
+  Result<std::unique_ptr<SessionImpl>> Fork(const Policy& policy) const;
 
   std::span<const Token> tokens() const { return tokens_; }
   std::span<const float> logits() const { return logits_; }
@@ -30,6 +35,8 @@ class SessionImpl {
  private:
   class Answer;  ///< an answer on its way, token by token
   SessionImpl(const SessionImpl& other);
+  SessionImpl(const SessionImpl& other, const Policy& policy);
+  Status CheckFork(const Policy& policy) const;
   /// Tokens of the vocabulary, `before` of them and these within the context.
   Status Check(std::span<const Token> tokens, size_t before = 0) const;
   /// Computes tokens after what is held. On error the timeline ends where it did.
@@ -41,6 +48,7 @@ class SessionImpl {
   Dialogue dialogue_;
   std::vector<Token> tokens_;  ///< as many as the cache holds
   std::vector<float> logits_;  ///< after tokens_.back(); empty when unknown
+  size_t read_at_once_ = 0;    ///< tokens that one Sync gave the empty session; 0 once any of them was dropped
 };
 
 }  // namespace loopserve

@@ -32,6 +32,10 @@ struct WorkingSets {
   void Clear() { *this = WorkingSets(); }
 };
 
+/// What decoding under these settings needs of a prefill beside keys and values: so many of its newest queries. A
+/// method that needs more shares no prefill (Policy::SharesPrefill).
+inline int NotedQueries(const DecodeSettings& decode) { return decode.budget > 0 ? decode.queries : 0; }
+
 struct Dialogue {
   Dialogue(KvCache cache_in, Policy policy_in, RecentQueries queries_in)
       : cache(std::move(cache_in)), policy(std::move(policy_in)), queries(std::move(queries_in)) {}

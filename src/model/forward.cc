@@ -64,9 +64,13 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
     }
     cache.CommitTokens(rows);
   }
-  Status status = decode_->sparsity().EndPrefill(dialogue, &stats->attention.selection_ms);
+  Status status = EndPrefill(dialogue, n, &stats->attention.selection_ms);
   if (!status.ok()) dialogue.Truncate(before);
   return status;
+}
+
+Status Forward::EndPrefill(Dialogue& dialogue, int64_t n_rows, double* selection_ms) {
+  return n_rows > kDecodeRows ? decode_->sparsity().EndPrefill(dialogue, selection_ms) : Status::Ok();
 }
 
 Status Forward::BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stats) {

@@ -49,6 +49,9 @@ class Forward {
   Status Run(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
              const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats);
 
+  /// After a prefill of n_rows was committed, which Run does by itself: codes its keys, where the policy wants that.
+  /// For a dialogue whose prefill another one ran.
+  Status EndPrefill(Dialogue& dialogue, int64_t n_rows, double* selection_ms);
   /// Before the first token of an answer: chooses what its steps will read, where the policy wants that.
   Status BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stats);
   /// After the last: gives the working sets' memory back.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "src/base/check.h"
+
 namespace loopserve {
 
 RecentQueries::RecentQueries(int n_layers, int n_positions, int64_t width)
@@ -25,6 +27,21 @@ void RecentQueries::Truncate(int64_t n_tokens) {
   for (int64_t& position : position_of_) {
     if (position >= n_tokens) position = -1;
   }
+}
+
+RecentQueries RecentQueries::Newest(int n_positions) const {
+  LS_CHECK(n_positions <= n_positions_);
+  if (n_positions == n_positions_) return *this;
+  const int n_layers = static_cast<int>(position_of_.size() / static_cast<size_t>(n_positions_));
+  RecentQueries newest(n_layers, n_positions, width_);
+  for (int layer = 0; layer < n_layers; ++layer) {
+    const auto held = position_of_.begin() + int64_t{layer} * n_positions_;
+    const int64_t last = *std::max_element(held, held + n_positions_);
+    for (int64_t position = std::max<int64_t>(0, last - n_positions + 1); position <= last; ++position) {
+      if (const float* q = Find(layer, position)) newest.Store(layer, position, 1, q);
+    }
+  }
+  return newest;
 }
 
 const float* RecentQueries::Find(int layer, int64_t position) const {

@@ -17,6 +17,8 @@ class RecentQueries {
   void Store(int layer, int64_t first_position, int64_t n_rows, const float* q);
   /// Forgets positions from n_tokens on.
   void Truncate(int64_t n_tokens);
+  /// The same with fewer positions: the newest of every layer. n_positions: at most as many as here.
+  RecentQueries Newest(int n_positions) const;
   /// The queries of `position`, or null if they are not held.
   const float* Find(int layer, int64_t position) const;
 

@@ -171,5 +171,18 @@ TEST(PolicyTest, SaysWhatIsWrong) {
   }
 }
 
+TEST(PolicyTest, SharedPrefillsAreTheSameSettingsOrDense) {
+  const auto parse = [](const char* spec) { return Policy::Parse(spec).value(); };
+  EXPECT_TRUE(parse("dense").SharesPrefill(Policy()));
+  EXPECT_TRUE(parse("paper:budget=64").SharesPrefill(parse("paper:interval=4,queries=8")));
+  EXPECT_FALSE(parse("paper:seed=1").SharesPrefill(parse("paper")));
+  EXPECT_FALSE(parse("paper").SharesPrefill(Policy()));
+  EXPECT_FALSE(parse("loopserve").SharesPrefill(parse("paper")));
+  const Policy alone = parse("loopserve:alpha=0.9,budget=64").PrefillAlone();
+  EXPECT_EQ(alone.decode().budget, 0);
+  EXPECT_TRUE(alone.SharesPrefill(parse("loopserve:alpha=0.9")));
+  EXPECT_EQ(alone.ToString(), "loopserve:alpha=0.9,budget=64/prefill");
+}
+
 }  // namespace
 }  // namespace loopserve
