@@ -41,7 +41,7 @@ LIBRARIES = [
     (r"llama(-cpp)?\.h", {"src/tokenizer", "bench"}),
     (r"jinja/.*", {"src/tokenizer"}),
     (r"nlohmann/.*", {"src/cli", "src/tokenizer", "bench", "eval"}),
-    (r"httplib\.h", {"src/fetch"}),
+    (r"httplib\.h|zip\.h", {"src/fetch"}),
     (r"spdlog/.*|CLI/.*|png\.h", {"src/cli"}),
     (r"openssl/.*", {"src/base"}),
     (r"sqlite3\.h", {"eval"}),

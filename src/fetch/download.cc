@@ -15,7 +15,6 @@
 namespace loopserve {
 namespace {
 
-constexpr std::string_view kGgufMagic = "GGUF";
 constexpr int64_t kRealProgressBytes = int64_t{1} << 20;
 constexpr int kMaxBackoffMs = 30000;
 
@@ -74,7 +73,7 @@ class Downloader {
   Status Run() {
     LS_RETURN_IF_ERROR(Fetch());
     Report(PullStage::kVerifying);
-    const Status verified = VerifyModelFile(part_.path(), sha256_, request_.cancel);
+    const Status verified = VerifyFile(part_.path(), request_.kind, sha256_, request_.cancel);
     if (verified.code() == StatusCode::kCorruptData) {
       part_.Discard();
       return Status(StatusCode::kCorruptData,
@@ -160,7 +159,7 @@ class Downloader {
   }
 
   bool Take(std::string_view bytes) {
-    const bool first = part_.size_bytes() < static_cast<int64_t>(kGgufMagic.size());
+    const bool first = part_.size_bytes() < static_cast<int64_t>(request_.kind.magic.size());
     local_error_ = part_.Append(bytes);
     if (local_error_.code() == StatusCode::kResourceExhausted) {
       local_error_ = Status(StatusCode::kResourceExhausted,
@@ -176,10 +175,10 @@ class Downloader {
 
   // A login page or a wrong address is noticed with the first bytes, not after gigabytes.
   Status CheckMagic() {
-    LS_ASSIGN_OR_RETURN(const std::string head, part_.Head(kGgufMagic.size()));
-    if (kGgufMagic.starts_with(head)) return Status::Ok();
+    LS_ASSIGN_OR_RETURN(const std::string head, part_.Head(request_.kind.magic.size()));
+    if (request_.kind.magic.starts_with(head)) return Status::Ok();
     part_.Discard();
-    return Status(StatusCode::kCorruptData, request_.url.ToString() + " is not a GGUF file");
+    return Status(StatusCode::kCorruptData, request_.url.ToString() + " is not " + std::string(request_.kind.name));
   }
 
   Step Judge(const HttpOutcome& outcome) {
@@ -253,11 +252,12 @@ Status Download(const DownloadRequest& request, const ProgressCallback& on_progr
   return Downloader(request, on_progress, std::move(part)).Run();
 }
 
-Status VerifyModelFile(const std::filesystem::path& path, const std::string& sha256, const std::atomic<bool>* cancel) {
+Status VerifyFile(const std::filesystem::path& path, const FileKind& kind, const std::string& sha256,
+                  const std::atomic<bool>* cancel) {
   std::ifstream in(path, std::ios::binary);
-  std::string magic(kGgufMagic.size(), '\0');
+  std::string magic(kind.magic.size(), '\0');
   in.read(magic.data(), static_cast<std::streamsize>(magic.size()));
-  if (!in || magic != kGgufMagic) return Status(StatusCode::kCorruptData, "it is not a GGUF file");
+  if (!in || magic != kind.magic) return Status(StatusCode::kCorruptData, "it is not " + std::string(kind.name));
   if (sha256.empty()) return Status::Ok();
   LS_ASSIGN_OR_RETURN(const std::string actual, Sha256OfFile(path, cancel));
   if (actual == sha256) return Status::Ok();

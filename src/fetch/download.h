@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "loopserve/status.h"
 #include "src/fetch/http_get.h"
@@ -40,21 +41,35 @@ struct DownloadLimits {
   int max_redirects = 8;
 };
 
+/// What a file must begin like: a login page or a wrong address is noticed with its first bytes.
+struct FileKind {
+  std::string_view magic;
+  std::string_view name;  ///< for messages: "it is not NAME"
+};
+inline constexpr FileKind kGgufFile = {"GGUF", "a GGUF file"};
+inline constexpr FileKind kZipFile = {"PK\x03\x04", "a zip archive"};
+
 struct DownloadRequest {
   Url url;
   std::string bearer_token;          ///< for the origin of `url` only
   bool trust_origin_sha256 = false;  ///< the origin's tags are SHA-256 sums (a model hub)
   std::filesystem::path target;      ///< its folder is created; replaced if it exists
-  std::string sha256;                ///< lower case; empty: the origin's if trusted, else the length alone is checked
+  FileKind kind = kGgufFile;
+  std::string sha256;  ///< lower case; empty: the origin's if trusted, else the length alone is checked
   DownloadLimits limits;
   const std::atomic<bool>* cancel = nullptr;
 };
 
 /// Errors: kNotFound, kIoError (the network; the part stays for a resume), kResourceExhausted (disk; the part stays),
-/// kCorruptData (wrong checksum, or no GGUF file: the part is deleted), kCancelled (the part stays).
+/// kCorruptData (wrong checksum, or another kind of file: the part is deleted), kCancelled (the part stays).
 Status Download(const DownloadRequest& request, const ProgressCallback& on_progress);
 
-/// kCorruptData unless the file begins like a GGUF file and, where sha256 is not empty, has that hash.
-Status VerifyModelFile(const std::filesystem::path& path, const std::string& sha256, const std::atomic<bool>* cancel);
+/// kCorruptData unless the file begins like one of its kind and, where sha256 is not empty, has that hash.
+Status VerifyFile(const std::filesystem::path& path, const FileKind& kind, const std::string& sha256,
+                  const std::atomic<bool>* cancel);
+inline Status VerifyModelFile(const std::filesystem::path& path, const std::string& sha256,
+                              const std::atomic<bool>* cancel) {
+  return VerifyFile(path, kGgufFile, sha256, cancel);
+}
 
 }  // namespace loopserve

@@ -1,11 +1,9 @@
 #include "src/fetch/pull.h"
 
-#include <algorithm>
-#include <cstdlib>
-
 #include "src/base/paths.h"
 #include "src/base/sha256.h"
 #include "src/fetch/file_lock.h"
+#include "src/fetch/hub.h"
 #include "src/fetch/model_source.h"
 #include "src/fetch/wheel.h"
 
@@ -14,27 +12,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string FromEnvironment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 Result<fs::path> CacheOf(const fs::path& given) {
   if (!given.empty()) return given;
   return CacheDir();
 }
 
-std::string EndpointOf(const std::string& given) { return given.empty() ? FromEnvironment("HF_ENDPOINT") : given; }
-
 Result<std::string> ExpectedSha256(const PullRequest& request, const ModelSource& source) {
   if (request.sha256.empty()) return source.sha256;
-  if (!IsSha256Hex(request.sha256)) {
-    return Status(StatusCode::kInvalidArgument, "a SHA-256 sum has 64 hex digits; got '" + request.sha256 + "'");
-  }
-  std::string lower = request.sha256;
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c; });
-  return lower;
+  return ToSha256Hex(request.sha256);
 }
 
 Status Fetch(const PullRequest& request, const ModelSource& source, const std::string& sha256, const fs::path& cache,
@@ -45,7 +30,7 @@ Status Fetch(const PullRequest& request, const ModelSource& source, const std::s
   DownloadRequest download;
   LS_ASSIGN_OR_RETURN(download.url, ParseUrl(source.url));
   if (source.from_hub) {
-    download.bearer_token = request.hub_token.empty() ? FromEnvironment("HF_TOKEN") : request.hub_token;
+    download.bearer_token = HubToken(request.hub_token);
     download.trust_origin_sha256 = true;
   }
   download.target = target;
@@ -70,7 +55,7 @@ Status CheckPresent(const fs::path& target, const std::string& sha256, const Pul
 Result<std::string> Pull(const PullRequest& request, const ProgressCallback& on_progress) {
   try {
     LS_ASSIGN_OR_RETURN(const ModelSource source,
-                        ResolveModelSource(request.reference, EndpointOf(request.hub_endpoint)));
+                        ResolveModelSource(request.reference, HubEndpoint(request.hub_endpoint)));
     LS_ASSIGN_OR_RETURN(const std::string sha256, ExpectedSha256(request, source));
     LS_ASSIGN_OR_RETURN(const fs::path cache, CacheOf(request.cache_dir));
     const fs::path target = cache / "models" / source.cache_path;
@@ -90,7 +75,7 @@ Result<std::string> Pull(const PullRequest& request, const ProgressCallback& on_
 }
 
 Result<std::string> FindPulledModel(const std::string& reference, const fs::path& cache_dir) {
-  LS_ASSIGN_OR_RETURN(const ModelSource source, ResolveModelSource(reference, EndpointOf("")));
+  LS_ASSIGN_OR_RETURN(const ModelSource source, ResolveModelSource(reference, HubEndpoint("")));
   LS_ASSIGN_OR_RETURN(const fs::path cache, CacheOf(cache_dir));
   const fs::path path = cache / "models" / source.cache_path;
   std::error_code error;
