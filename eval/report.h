@@ -2,7 +2,6 @@
 // results; texts from files are escaped. Thread rule: pure functions.
 #pragma once
 
-#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -45,8 +44,8 @@ struct Report {
   std::vector<ReportPart> parts;
 };
 
-/// Everything that `played` can say: parts without any figure are left out. `inputs` and `policies` as stored.
-Report MakeReport(const RunInputs& inputs, const RunInputs& policies, std::span<const PlayedDialogue> played);
+/// Everything that the results can say: parts without any figure are left out.
+Report MakeReport(const StoredResults& results);
 
 /// GitHub-flavoured Markdown; a plot becomes the table of its points.
 std::string ToMarkdown(const Report& report);

@@ -26,11 +26,12 @@ const ReportList* FindList(const Report& report) {
   return nullptr;
 }
 
-std::vector<PlayedDialogue> Played() {
-  std::vector<PlayedDialogue> played = {
-      TestPlayed("a", "dense", "end", {1, 0.5}),       TestPlayed("a", "loopserve", "end", {1, 0.5}),
-      TestPlayed("a", "snapkv", "end", {0.5, 0.5}),    TestPlayed("b", "dense", "begin", {0.25, 0.75}),
-      TestPlayed("b", "loopserve", "begin", {0, 0.5}), TestPlayed("b", "snapkv", "begin", {0.5, 0.5})};
+StoredResults Played() {
+  StoredResults results{{{"model", "tiny"}}, {{"dense", "x"}}, {}, {}};
+  std::vector<PlayedDialogue>& played = results.played;
+  played = {TestPlayed("a", "dense", "end", {1, 0.5}),       TestPlayed("a", "loopserve", "end", {1, 0.5}),
+            TestPlayed("a", "snapkv", "end", {0.5, 0.5}),    TestPlayed("b", "dense", "begin", {0.25, 0.75}),
+            TestPlayed("b", "loopserve", "begin", {0, 0.5}), TestPlayed("b", "snapkv", "begin", {0.5, 0.5})};
   for (PlayedDialogue& one : played) {
     for (PlayedTurn& turn : one.turns) {
       turn.ttft_ms = one.policy == "dense" ? 100 : 50;
@@ -38,16 +39,17 @@ std::vector<PlayedDialogue> Played() {
     }
   }
   played.push_back({.dialogue = "c", .policy = "dense", .threads = 2, .error = "too long"});
-  return played;
+  return results;
 }
 
 TEST(MakeReport, HasScoresByPositionDatasetAndTurn) {
-  const auto played = Played();
-  const Report report = MakeReport({{"model", "tiny"}}, {{"dense", "x"}}, played);
+  const StoredResults results = Played();
+  const Report report = MakeReport(results);
   const ReportTable* end = FindTable(report, "Scores, question at the end");
   ASSERT_NE(end, nullptr);
   EXPECT_EQ(end->columns, (std::vector<std::string>{"policy", "hotpotqa", "all", "answers", "dialogues"}));
   EXPECT_EQ(end->rows[0], (std::vector<std::string>{"dense", "75.0", "75.0 [75.0, 75.0]", "2", "1"}));
+  EXPECT_EQ(end->rows.back(), (std::vector<std::string>{"answers", "2", "2", "", ""}));
   const ReportTable* turns = FindTable(report, "Scores by turn");
   ASSERT_NE(turns, nullptr);
   // Turn 1 of the two dialogues: 1 and 0.25.
@@ -59,8 +61,8 @@ TEST(MakeReport, HasScoresByPositionDatasetAndTurn) {
 }
 
 TEST(MakeReport, ComparesAnswerByAnswer) {
-  const auto played = Played();
-  const Report report = MakeReport({}, {}, played);
+  const StoredResults results = Played();
+  const Report report = MakeReport(results);
   const ReportTable* differences = FindTable(report, "Differences to full attention");
   ASSERT_NE(differences, nullptr);
   ASSERT_EQ(differences->rows.size(), 2u);  // not dense itself
@@ -76,9 +78,57 @@ TEST(MakeReport, ComparesAnswerByAnswer) {
   EXPECT_EQ(speed->rows[0][2], "1.00 [1.00, 1.00]");
 }
 
+TEST(MakeReport, SaysHowManyAnswersWherePoliciesDiffer) {
+  StoredResults results = Played();
+  results.played.push_back(TestPlayed("d", "dense", "end", {1, 1, 1}));
+  const Report report = MakeReport(results);
+  const ReportTable* end = FindTable(report, "Scores, question at the end");
+  ASSERT_NE(end, nullptr);
+  EXPECT_EQ(end->rows.back()[1], "2 to 5");
+}
+
+TEST(MakeReport, ShowsCostBesideScoreAndEveryPair) {
+  StoredResults results = Played();
+  for (PlayedDialogue& one : results.played) {
+    for (PlayedTurn& turn : one.turns) {
+      const double share = one.policy == "dense" ? 1 : 0.25;
+      turn.output_tokens = 11;
+      turn.prefill_attention_ms = 40 * share;
+      turn.prefill_selection_ms = one.policy == "dense" ? 0 : 2;
+      turn.decode_attention_ms = 20 * share;
+      turn.decode_selection_ms = 0;
+      turn.decode_kv_fraction = share;
+      turn.kv_bytes = 3 << 20;
+    }
+  }
+  const Report report = MakeReport(results);
+  const ReportTable* cost = FindTable(report, "Score beside cost");
+  ASSERT_NE(cost, nullptr);
+  // Attention of a turn: 40 + 63 * 2, and 12 + 63 * 0.5.
+  EXPECT_EQ(cost->rows[0], (std::vector<std::string>{"dense", "62.5 [50.0, 75.0]", "-12.5 [-25.0, 0.0]", "730", "166",
+                                                     "0.500", "1.000", "3.0", "0.50", "0.26", "4"}));
+  EXPECT_EQ(cost->rows[1][2], "-");
+  EXPECT_EQ(cost->rows[1][4], "44");
+  const std::string of = ": how many times less the row takes than the column (sums over the same turns)";
+  const auto pair = [&](const std::string& title) { return FindTable(report, title + of); };
+  ASSERT_NE(pair("Time to the first token"), nullptr);
+  EXPECT_EQ(pair("Time to the first token")->columns[2], "loopserve");
+  EXPECT_EQ(pair("Time to the first token")->rows[1], (std::vector<std::string>{"loopserve", "2.00", "-", "1.00"}));
+  EXPECT_EQ(pair("Time for each token after it")->rows[0], (std::vector<std::string>{"dense", "-", "0.50", "0.50"}));
+  EXPECT_EQ(pair("Attention and selection while reading")->rows[1][1], "3.33");
+  EXPECT_EQ(pair("Attention and selection for each token written")->rows[1][1], "4.00");
+  EXPECT_EQ(pair("KV read / held while writing")->rows[2][1], "4.00");
+  const ReportList* verdicts = FindList(report);
+  ASSERT_NE(verdicts, nullptr);
+  EXPECT_THAT(verdicts->items[0], HasSubstr("0.26 of its attention's time, KV read 0.250 against 1.000"));
+  int plots = 0;
+  for (const ReportPart& part : report.parts) plots += std::holds_alternative<ReportPlot>(part) ? 1 : 0;
+  EXPECT_EQ(plots, 3);
+}
+
 TEST(MakeReport, SaysWhereWeAreWorse) {
-  const auto played = Played();
-  const Report report = MakeReport({}, {}, played);
+  const StoredResults results = Played();
+  const Report report = MakeReport(results);
   const ReportList* verdicts = FindList(report);
   ASSERT_NE(verdicts, nullptr);
   ASSERT_EQ(verdicts->items.size(), 4u);
@@ -92,11 +142,12 @@ TEST(MakeReport, SaysWhereWeAreWorse) {
 }
 
 TEST(ReportForms, EscapeWhatFilesSay) {
-  auto played = Played();
-  for (PlayedDialogue& one : played) {
+  StoredResults results = Played();
+  results.run = {{"model", "a\"b'&<i>"}};
+  for (PlayedDialogue& one : results.played) {
     for (PlayedTurn& turn : one.turns) turn.dataset = "<script>alert(1)</script>|\n# x";
   }
-  const Report report = MakeReport({{"model", "a\"b'&<i>"}}, {}, played);
+  const Report report = MakeReport(results);
   const std::string html = ToHtml(report);
   EXPECT_THAT(html, Not(HasSubstr("<script>")));
   EXPECT_THAT(html, HasSubstr("&lt;script&gt;"));
@@ -108,7 +159,7 @@ TEST(ReportForms, EscapeWhatFilesSay) {
 }
 
 TEST(ReportForms, NothingPlayedGivesAReportThatSaysSo) {
-  const Report report = MakeReport({}, {}, {});
+  const Report report = MakeReport({});
   EXPECT_THAT(ToMarkdown(report), HasSubstr("| dialogues | 0 |"));
   EXPECT_THAT(ToHtml(report), HasSubstr("</html>"));
 }

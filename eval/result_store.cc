@@ -3,12 +3,10 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <map>
-#include <type_traits>
 
-#include "eval/json_fields.h"
+#include "eval/turn_columns.h"
 #include "src/base/errno_status.h"
 #include "src/base/paths.h"
 
@@ -29,54 +27,6 @@ Result<UniqueFd> LockFolder(const std::string& dir) {
   }
   // Other errors: a file system without locks.
   return fd;
-}
-
-std::string SqlTypeOf(const TurnField& field) {
-  constexpr const char* kTypes[] = {"INTEGER NOT NULL", "TEXT NOT NULL", "TEXT NOT NULL", "REAL"};
-  static_assert(std::variant_size_v<TurnField::Member> == std::size(kTypes));
-  return kTypes[field.member.index()];
-}
-
-/// "turn, dataset, ...", or what else `write` makes of the fields.
-template <typename Write>
-std::string ListFields(Write write) {
-  std::string list;
-  for (const TurnField& field : TurnFields()) list += (list.empty() ? "" : ", ") + write(field);
-  return list;
-}
-
-std::string NamesOfFields() {
-  return ListFields([](const TurnField& field) { return std::string(field.name); });
-}
-
-void BindField(const PlayedTurn& turn, const TurnField& field, int parameter, SqlStatement* statement) {
-  std::visit(
-      [&](auto member) {
-        if constexpr (std::is_same_v<decltype(member), std::vector<std::string> PlayedTurn::*>) {
-          statement->Bind(parameter,
-                          std::string_view(Json(turn.*member).dump(-1, ' ', false, Json::error_handler_t::replace)));
-        } else if constexpr (std::is_same_v<decltype(member), std::string PlayedTurn::*>) {
-          statement->Bind(parameter, std::string_view(turn.*member));
-        } else {
-          statement->Bind(parameter, turn.*member);
-        }
-      },
-      field.member);
-}
-
-Status ReadField(const SqlStatement& statement, int column, const TurnField& field, PlayedTurn* turn) {
-  if (const auto* integer = std::get_if<int64_t PlayedTurn::*>(&field.member)) {
-    turn->** integer = statement.Integer(column);
-  } else if (const auto* text = std::get_if<std::string PlayedTurn::*>(&field.member)) {
-    turn->** text = statement.Text(column);
-  } else if (const auto* number = std::get_if<std::optional<double> PlayedTurn::*>(&field.member)) {
-    turn->** number = statement.Number(column);
-  } else {
-    const Json list = Json::parse(statement.Text(column), nullptr, /*allow_exceptions=*/false);
-    LS_ASSIGN_OR_RETURN(turn->*std::get<std::vector<std::string> PlayedTurn::*>(field.member),
-                        TextsOf(list, std::string(field.name), ""));
-  }
-  return Status::Ok();
 }
 
 /// All rows of two texts.
@@ -258,6 +208,33 @@ Status ResultStore::AddInTransaction(const PlayedDialogue& played) {
     int parameter = 0;
     for (const TurnField& field : TurnFields()) BindField(turn, field, ++parameter, &add_turn);
     LS_RETURN_IF_ERROR(add_turn.Run());
+  }
+  return Status::Ok();
+}
+
+Result<StoredResults> ResultStore::Load() {
+  StoredResults results;
+  LS_ASSIGN_OR_RETURN(results.run, Inputs());
+  LS_ASSIGN_OR_RETURN(results.policies, Definitions("policy"));
+  LS_ASSIGN_OR_RETURN(results.dialogues, Definitions("dialogue"));
+  LS_ASSIGN_OR_RETURN(results.played, All());
+  return results;
+}
+
+Result<int64_t> ResultStore::Merge(const StoredResults& others) {
+  int64_t added = 0;
+  LS_RETURN_IF_ERROR(InTransaction([&] { return MergeInTransaction(others, &added); }));
+  return added;
+}
+
+Status ResultStore::MergeInTransaction(const StoredResults& others, int64_t* added) {
+  LS_ASSIGN_OR_RETURN(const auto finished, Finished());
+  LS_RETURN_IF_ERROR(AddDefinitions("policy", others.policies));
+  LS_RETURN_IF_ERROR(AddDefinitions("dialogue", others.dialogues));
+  for (const PlayedDialogue& played : others.played) {
+    if (!played.error.empty() || finished.count({played.dialogue, played.policy}) > 0) continue;
+    LS_RETURN_IF_ERROR(AddInTransaction(played));
+    ++*added;
   }
   return Status::Ok();
 }

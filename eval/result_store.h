@@ -20,6 +20,18 @@ inline constexpr int kResultSchema = 2;
 /// What results can only be compared under: another value of any of them is another run. Named as in the report.
 using RunInputs = std::vector<std::pair<std::string, std::string>>;
 
+/// All that a folder holds.
+struct StoredResults {
+  RunInputs run;        ///< with what was noted
+  RunInputs policies;   ///< and their settings
+  RunInputs dialogues;  ///< and the hashes of their lines
+  std::vector<PlayedDialogue> played;
+};
+
+/// What is noted of a run beside its inputs.
+inline constexpr char kModelNote[] = "model";
+inline constexpr char kProgramNote[] = "program";
+
 class ResultStore {
  public:
   /// Makes the folder and the file where they are missing; else the file must hold a run with the same inputs.
@@ -35,6 +47,10 @@ class ResultStore {
   Status Add(const PlayedDialogue& played);
   /// All, in the order in which they were played.
   Result<std::vector<PlayedDialogue>> All();
+  Result<StoredResults> Load();
+  /// Adds what other results of the same run have finished and this one has not: their definitions and dialogues. All
+  /// or nothing; returns how many plays joined. kInvalidArgument where they are of another run.
+  Result<int64_t> Merge(const StoredResults& others);
   /// What a name stands for stays the same from start to start: a dialogue's text, a policy's settings. New names may
   /// join. kind: "dialogue" or "policy"; values: by name. kInvalidArgument names the one that has changed; then nothing
   /// is added.
@@ -55,6 +71,7 @@ class ResultStore {
   template <typename Write>
   Status InTransaction(Write write);
   Status AddInTransaction(const PlayedDialogue& played);
+  Status MergeInTransaction(const StoredResults& others, int64_t* added);
   Result<std::vector<PlayedTurn>> TurnsOf(int64_t play);
 
   UniqueFd lock_;  // of the folder; invalid for readers

@@ -103,7 +103,9 @@ class Policy {
 
   /// The canonical specification: Parse(ToString()) gives the same policy.
   const std::string& ToString() const { return spec_; }
-  bool is_dense() const { return prefill_.method == PrefillSettings::Method::kDense && decode_.budget == 0; }
+  bool is_dense() const { return prefill_.method == PrefillSettings::Method::kDense && reads_everything(); }
+  /// Whether answers are computed with all keys and values, whatever the prefill leaves out.
+  bool reads_everything() const { return decode_.budget == 0; }
   const PrefillSettings& prefill() const { return prefill_; }
   const DecodeSettings& decode() const { return decode_; }
 

@@ -26,8 +26,11 @@ void RegisterScoreCommand(CLI::App& app, CommandContext& context);
 void RegisterBenchCommand(CLI::App& app, CommandContext& context);
 void RegisterInspectCommand(CLI::App& app, CommandContext& context);
 void RegisterEvalCommand(CLI::App& app, CommandContext& context);
-/// `eval run` and `eval export`, for RegisterEvalCommand.
-void RegisterEvalRunCommands(CLI::App& eval_command, CommandContext& context);
+/// The subcommands of `eval`, for RegisterEvalCommand.
+void RegisterEvalPullCommand(CLI::App& eval_command, CommandContext& context);
+void RegisterEvalBuildCommand(CLI::App& eval_command, CommandContext& context);
+void RegisterEvalRunCommand(CLI::App& eval_command, CommandContext& context);
+void RegisterEvalExportCommands(CLI::App& eval_command, CommandContext& context);
 void RegisterEvalReportCommand(CLI::App& eval_command, CommandContext& context);
 
 }  // namespace loopserve

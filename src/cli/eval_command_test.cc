@@ -1,196 +1,242 @@
-// `loopserve eval build` from the command line to its file, on a tiny model's vocabulary and texts made here.
+// `loopserve eval` from data to report in one command, and `eval pull`: on a tiny model, texts made here and a server
+// on this machine.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <set>
-#include <sstream>
+#include <thread>
 
-#include "eval/dialogue_file.h"
-#include "loopserve/vocabulary.h"
+#include "eval/result_store.h"
+#include "eval/test_results.h"
+#include "src/base/temp_dir.h"
+#include "src/cli/interrupt.h"
+#include "src/cli/test_eval_data.h"
 #include "src/cli/test_program.h"
+#include "src/fetch/test_server.h"
+#include "src/fetch/test_zip.h"
 #include "tests/support/tiny_gguf.h"
 
 namespace loopserve {
 namespace {
 
 using testing::HasSubstr;
-using testing::IsEmpty;
 
 class EvalCommandTest : public testing::Test {
  protected:
   void SetUp() override {
-    dir_ = std::filesystem::path(testing::TempDir()) / ("eval_command_" + std::to_string(getpid()));
-    std::filesystem::remove_all(dir_);
-    std::filesystem::create_directories(dir_ / "data");
     TinyGgufOptions options = TinyModel(TinyFamily::kLlama);
-    options.context_tokens = 16384;
-    options.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}";
+    options.context_tokens = 4096;
+    options.chat_template =
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}";
     ASSERT_TRUE(WriteTinyGguf(options, Path("m.gguf")).ok());
-    WriteItems("qasper", "");
-    WriteItems("hotpotqa", "");
-  }
-  void TearDown() override { std::filesystem::remove_all(dir_); }
-
-  std::string Path(const std::string& name) const { return (dir_ / name).string(); }
-
-  void WriteItems(const std::string& dataset, const std::string& first_line) const {
-    std::ofstream file(dir_ / "data" / (dataset + ".jsonl"));
-    if (!first_line.empty()) file << first_line << "\n";
-    for (int i = 0; i < 3; ++i) {
-      const std::string n = std::to_string(i);
-      std::string context;
-      for (int p = 1; p <= 6; ++p) {
-        context += "Passage " + std::to_string(p) + ":\\nItem " + n + "\\nThe river of place " + n + std::to_string(p) +
-                   " is long, and so is the road along it.\\n";
-      }
-      file << R"({"input":"Which river is )" << n << R"(?","context":")" << context << R"(","answers":["river )" << n
-           << R"("],"_id":"item)" << n << R"(","supporting_passages":[2,5]})"
-           << "\n";
-    }
+    WriteTestItems(dir_.path(), "qasper");
+    WriteTestItems(dir_.path(), "hotpotqa");
   }
 
-  ProgramOutcome Build(const std::vector<std::string>& options) const {
-    std::vector<std::string> args = {"eval", "build", "-m", Path("m.gguf"), "--data", dir_.string()};
-    args.insert(args.end(), options.begin(), options.end());
+  std::string Path(const std::string& name) const { return (dir_.path() / name).string(); }
+
+  /// Six dialogues, twelve plays.
+  ProgramOutcome Eval(const std::string& out, const std::vector<std::string>& more = {},
+                      const std::string& datasets = "qasper,hotpotqa") const {
+    std::vector<std::string> args = {"eval",
+                                     "-m",
+                                     Path("m.gguf"),
+                                     "--data",
+                                     Path(""),
+                                     "--datasets",
+                                     datasets,
+                                     "--dependencies",
+                                     "same",
+                                     "--tokens",
+                                     "2600",
+                                     "--max-answer-tokens",
+                                     "3",
+                                     "--threads",
+                                     "1",
+                                     "--policies",
+                                     "dense,paper:alpha=0.8,rows=16,budget=64",
+                                     "--out",
+                                     Path(out)};
+    args.insert(args.end(), more.begin(), more.end());
     return RunProgram(args);
   }
-  static std::string Content(const std::string& path) {
-    std::ifstream file(path);
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+
+  std::vector<eval::PlayedDialogue> Results(const std::string& out) const {
+    auto store = eval::ResultStore::OpenResults(Path(out));
+    EXPECT_TRUE(store.ok()) << store.status().message();
+    return store.ok() ? *store->All() : std::vector<eval::PlayedDialogue>();
   }
 
-  std::filesystem::path dir_;
+  TempDir dir_;
 };
 
-TEST_F(EvalCommandTest, WritesDialoguesThatOthersRead) {
-  const ProgramOutcome built = Build({"--datasets", "qasper,hotpotqa", "--samples", "2", "--out", Path("d.jsonl")});
-  EXPECT_EQ(built.exit_code, 0) << built.err;
-  EXPECT_THAT(built.err, IsEmpty());
-  EXPECT_THAT(built.out, HasSubstr("qasper: 18 dialogues of 3 items"));
-  EXPECT_THAT(built.out, HasSubstr("hotpotqa: 18 dialogues of 3 items"));
-  const auto dialogues = eval::ReadDialogueFile(Path("d.jsonl"));
-  ASSERT_TRUE(dialogues.ok()) << dialogues.status().message();
-  ASSERT_EQ(dialogues->size(), 36u);
-  std::set<std::string> kinds;
-  for (const eval::WrittenDialogue& dialogue : *dialogues) {
-    ASSERT_EQ(dialogue.turns.size(), 3u);
-    const eval::TurnTask& task = *dialogue.turns[2].task;
-    kinds.insert(task.dataset + std::string(NameOf(task.position)) + std::string(NameOf(task.dependency)));
+TEST_F(EvalCommandTest, GoesFromDataToReportAndRepeatsNothing) {
+  const ProgramOutcome first = Eval("r");
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_THAT(first.out, HasSubstr("qasper: 3 dialogues of 3 items"));
+  EXPECT_THAT(first.out, HasSubstr("12 of 12 done;"));
+  EXPECT_THAT(first.out, HasSubstr("report.html"));
+  for (const char* name : {"dialogues.jsonl", "results.sqlite", "results.json", "report.html", "report.md"}) {
+    EXPECT_TRUE(std::filesystem::exists(Path("r/") + name)) << name;
   }
-  EXPECT_EQ(kinds.size(), 2u * 3u * 3u);
-  // `run` and `score` play them: a task is no obstacle.
-  const ProgramOutcome one = Build({"--datasets", "qasper", "--positions", "end", "--dependencies", "same", "--tokens",
-                                    "2600", "--out", Path("one.jsonl")});
-  ASSERT_EQ(one.exit_code, 0) << one.err;
-  const ProgramOutcome run = RunProgram({"run", "-m", Path("m.gguf"), "--dialogue", Path("one.jsonl"), "--threads", "2",
-                                         "--max-tokens", "2", "--quiet", "--json", "-"});
-  EXPECT_EQ(run.exit_code, 0) << run.err;
-  EXPECT_THAT(run.out, HasSubstr("qasper-same-1-end"));
-  const ProgramOutcome score = RunProgram({"score", "-m", Path("m.gguf"), "--dialogues", Path("one.jsonl"), "--threads",
-                                           "2", "--policy", "dense", "--json", "-"});
-  EXPECT_EQ(score.exit_code, 0) << score.err;
-  EXPECT_THAT(score.out, HasSubstr("\"turn\": 3"));
+  EXPECT_THAT(ReadTestFile(Path("r/report.md")), HasSubstr("Score beside cost"));
+  const std::string dialogues = ReadTestFile(Path("r/dialogues.jsonl"));
+  const std::string results = eval::Dump(Results("r"), true);
+  const ProgramOutcome again = Eval("r");
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("12 of 12 done, 12 of them before"));
+  EXPECT_EQ(ReadTestFile(Path("r/dialogues.jsonl")), dialogues) << "the same by the same seed";
+  EXPECT_EQ(eval::Dump(Results("r"), true), results) << "with the times of the first start";
+  EXPECT_THAT(Eval("r", {"--samples", "2"}).out, HasSubstr("24 of 24 done, 12 of them before"));
+  // A file of dialogues instead of data plays the same.
+  const ProgramOutcome file = RunProgram({"eval", "-m", Path("m.gguf"), "--dialogues", Path("r/dialogues.jsonl"),
+                                          "--samples", "1", "--max-answer-tokens", "3", "--threads", "1", "--policies",
+                                          "dense,paper:alpha=0.8,rows=16,budget=64", "--out", Path("file")});
+  EXPECT_EQ(file.exit_code, 0) << file.err;
+  Eval("fresh");
+  EXPECT_EQ(eval::Dump(Results("file"), false), eval::Dump(Results("fresh"), false));
 }
 
-TEST_F(EvalCommandTest, DialoguesFitAContextOfTheAskedLength) {
-  const int64_t tokens = 3000;
-  const ProgramOutcome built =
-      Build({"--datasets", "hotpotqa,qasper", "--tokens", std::to_string(tokens), "--out", Path("d.jsonl")});
-  ASSERT_EQ(built.exit_code, 0) << built.err;
-  const auto vocabulary = Vocabulary::Open(Path("m.gguf"));
-  ASSERT_TRUE(vocabulary.ok()) << vocabulary.status().message();
-  const auto dialogues = eval::ReadDialogueFile(Path("d.jsonl"));
-  ASSERT_TRUE(dialogues.ok()) << dialogues.status().message();
-  for (const eval::WrittenDialogue& dialogue : *dialogues) {
-    std::vector<ChatMessage> messages;
-    int64_t answers = 0;
-    for (const eval::DialogueTurn& turn : dialogue.turns) {
-      messages.push_back({"user", turn.user});
-      messages.push_back({"assistant", ""});
-      answers += turn.task->max_answer_tokens;
+TEST_F(EvalCommandTest, AMissingDatasetAndBrokenLinesAreSaidAndTheRestIsReported) {
+  WriteTestItems(dir_.path(), "hotpotqa", "{\"input\":\n{\"input\":\"q\",\"context\":\"\",\"answers\":[\"a\"]}");
+  const ProgramOutcome outcome = Eval("r", {}, "qasper,trec,hotpotqa");
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("hotpotqa.jsonl, line 1: not valid JSON"));
+  EXPECT_THAT(outcome.err, HasSubstr("hotpotqa.jsonl, line 2: "));
+  EXPECT_THAT(outcome.err, HasSubstr("1 of 3 datasets gave no dialogues (trec); the others were written"));
+  EXPECT_THAT(outcome.out, HasSubstr("12 of 12 done"));
+  EXPECT_TRUE(std::filesystem::exists(Path("r/report.html")));
+  const ProgramOutcome none = Eval("none", {}, "trec,samsum");
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_FALSE(std::filesystem::exists(Path("none/results.sqlite")));
+}
+
+TEST_F(EvalCommandTest, CtrlCLeavesAReportAndTheNextStartGoesOn) {
+  std::atomic<bool> over{false};
+  std::thread user([&] {
+    while (!over) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      auto store = eval::ResultStore::OpenResults(Path("r"));
+      if (!store.ok()) continue;
+      const auto finished = store->Finished();
+      if (!finished.ok() || finished->empty()) continue;
+      kill(getpid(), SIGINT);
+      return;
     }
-    const auto rendered = (*vocabulary)->RenderChat(messages);
-    ASSERT_TRUE(rendered.ok()) << rendered.status().message();
-    EXPECT_LE(static_cast<int64_t>(rendered->size()) + answers, tokens) << dialogue.id;
-    EXPECT_GE(static_cast<int64_t>(rendered->size()) + answers, tokens / 3) << dialogue.id << ": texts are there";
-  }
+  });
+  const std::vector<std::string> many = {"--samples", "12"};
+  const ProgramOutcome stopped = Eval("r", many);
+  over = true;
+  user.join();
+  ClearInterrupt();
+  EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("interrupted; what was finished is stored"));
+  const size_t before = Results("r").size();
+  ASSERT_LT(before, 144u);
+  EXPECT_THAT(ReadTestFile(Path("r/report.md")), HasSubstr("Score beside cost"));
+  const ProgramOutcome rest = Eval("r", many);
+  EXPECT_EQ(rest.exit_code, 0) << rest.err;
+  EXPECT_THAT(rest.out, HasSubstr("144 of 144 done, " + std::to_string(before) + " of them before"));
 }
 
-TEST_F(EvalCommandTest, StdoutHoldsTheSameLinesAndNothingElse) {
-  const std::vector<std::string> options = {"--datasets", "hotpotqa", "--mix", "--samples", "2", "--seed", "9"};
-  std::vector<std::string> to_file = options;
-  to_file.insert(to_file.end(), {"--out", Path("d.jsonl")});
-  std::vector<std::string> to_stdout = options;
-  to_stdout.insert(to_stdout.end(), {"--out", "-"});
-  ASSERT_EQ(Build(to_file).exit_code, 0);
-  const ProgramOutcome printed = Build(to_stdout);
-  EXPECT_EQ(printed.exit_code, 0);
-  EXPECT_EQ(printed.out, Content(Path("d.jsonl")));
-  EXPECT_THAT(printed.err, IsEmpty());
-  std::istringstream in(printed.out);
-  EXPECT_EQ(eval::ReadDialogues(in, "stdout")->size(), 6u);
-}
-
-TEST_F(EvalCommandTest, AMissingDatasetIsNamedAndTheRestIsWritten) {
-  const ProgramOutcome built = Build({"--datasets", "qasper,trec", "--out", Path("d.jsonl")});
-  EXPECT_EQ(built.exit_code, 1);
-  EXPECT_THAT(built.err, HasSubstr("1 of 2 datasets gave no dialogues (trec); the others were written"));
-  EXPECT_THAT(built.err, HasSubstr("trec.jsonl"));
-  EXPECT_EQ(eval::ReadDialogueFile(Path("d.jsonl"))->size(), 9u);
-  for (const char* datasets : {"trec", "trec,samsum"}) {
-    const ProgramOutcome none = Build({"--datasets", datasets, "--out", Path("none.jsonl")});
-    EXPECT_EQ(none.exit_code, 1);
-    EXPECT_THAT(none.err, HasSubstr("trec.jsonl"));
-    EXPECT_FALSE(std::filesystem::exists(Path("none.jsonl")));
-  }
-}
-
-TEST_F(EvalCommandTest, BrokenLinesAreSaidAndCounted) {
-  WriteItems("qasper", R"({"input":"q","context":"c","answers":["a"],"language":"zh"})");
-  const ProgramOutcome built = Build({"--datasets", "qasper", "--out", Path("d.jsonl")});
-  EXPECT_EQ(built.exit_code, 0);
-  EXPECT_THAT(built.err, HasSubstr("qasper.jsonl, line 1: the language is \"zh\", not \"en\""));
-  EXPECT_THAT(built.out, HasSubstr("1 lines left out"));
+TEST_F(EvalCommandTest, AFullDiskIsSaidAtEveryStepAndLosesNothing) {
+  ASSERT_EQ(Eval("whole").exit_code, 0);
+  const auto database = std::filesystem::file_size(Path("whole/results.sqlite"));
+  const auto dialogues = std::filesystem::file_size(Path("whole/dialogues.jsonl"));
+  rlimit old_limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old_limit), 0);
+  const auto limited = [&](uintmax_t bytes) {
+    rlimit limit = old_limit;
+    limit.rlim_cur = bytes;
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    const ProgramOutcome outcome = Eval("r");
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &old_limit), 0);
+    EXPECT_EQ(outcome.exit_code, 1);
+    EXPECT_THAT(outcome.err, HasSubstr("loopserve: error: "));
+    return outcome;
+  };
+  EXPECT_THAT(limited(dialogues / 2).err, HasSubstr("dialogues.jsonl"));
+  EXPECT_FALSE(std::filesystem::exists(Path("r/dialogues.jsonl")));
+  EXPECT_THAT(limited(std::max(dialogues, database / 2)).err, HasSubstr("results."));
+  const ProgramOutcome rest = Eval("r");
+  EXPECT_EQ(rest.exit_code, 0) << rest.err;
+  EXPECT_EQ(eval::Dump(Results("r"), false), eval::Dump(Results("whole"), false));
 }
 
 TEST_F(EvalCommandTest, WrongUsageIsNamed) {
   const struct {
-    std::vector<std::string> options;
-    const char* message;
-    int exit_code = 2;
+    std::vector<std::string> args;
+    const char* says;
   } cases[] = {
-      {{"--datasets", "triviaqa"}, "--datasets: there is no \"triviaqa\"; known are narrativeqa"},
-      {{"--positions", "top"}, "--positions: there is no \"top\"; known are begin, middle, end and all"},
-      {{"--dependencies", "same,none"}, "--dependencies: there is no \"none\""},
-      {{"--samples", "0"}, "--samples"},
-      {{"--tokens", "-5"}, "--tokens"},
-      {{"--tokens", "20000"}, "beyond the model's context of 16384 tokens"},
-      {{"--datasets", "qasper", "--tokens", "300"}, "300 tokens are too few"},
-      {{"--data", "/nonexistent"}, "/nonexistent is no folder", 1},
-      {{"-m", "/nonexistent.gguf"}, "no such model file", 1},
-      {{"--out", "/nonexistent/d.jsonl"}, "/nonexistent", 1},
+      {{"eval"}, "--model is required"},
+      {{"eval", "-m", Path("m.gguf"), "--data", Path("")}, "--out is required"},
+      {{"eval", "-m", Path("m.gguf"), "--out", Path("x")}, "needs --data or --dialogues"},
+      {{"eval", "-m", Path("m.gguf"), "--out", Path("x"), "--data", Path(""), "--dialogues", "d"}, "and not both"},
+      {{"eval", "-m", Path("m.gguf"), "--out", Path("x"), "--dialogues", "d", "--seed", "1"}, "--seed: is for --data"},
+      {{"eval", "report", Path("x"), "--policies", "dense"}, "--policies: is no option of eval report"},
+      {{"eval", "--samples", "1", "report", Path("x")}, "--samples: is no option of eval report"},
+      {{"eval", "-m", Path("m.gguf"), "--out", Path("x"), "--data", Path(""), "--policies", "frob"}, "unknown policy"},
+      {{"eval", "-m", Path("m.gguf"), "--out", Path("x"), "--data", Path(""), "--datasets", "frob"}, "no \"frob\""},
   };
   for (const auto& c : cases) {
-    std::vector<std::string> args = {"eval", "build"};
-    const auto add = [&](const std::string& name, const std::string& value) {
-      if (std::find(c.options.begin(), c.options.end(), name) == c.options.end())
-        args.insert(args.end(), {name, value});
-    };
-    add("-m", Path("m.gguf"));
-    add("--data", dir_.string());
-    add("--out", Path("d.jsonl"));
-    args.insert(args.end(), c.options.begin(), c.options.end());
-    const ProgramOutcome built = RunProgram(args);
-    EXPECT_EQ(built.exit_code, c.exit_code) << c.message << "\n" << built.err;
-    EXPECT_THAT(built.err, HasSubstr(c.message));
-    EXPECT_FALSE(std::filesystem::exists(Path("d.jsonl"))) << c.message;
+    const ProgramOutcome outcome = RunProgram(c.args);
+    EXPECT_EQ(outcome.exit_code, 2) << c.says;
+    EXPECT_THAT(outcome.err, HasSubstr(c.says));
   }
-  EXPECT_EQ(RunProgram({"eval"}).exit_code, 2);
+}
+
+class EvalPullTest : public EvalCommandTest {
+ protected:
+  void SetUp() override {
+    EvalCommandTest::SetUp();
+    const char* before = getenv("LOOPSERVE_CACHE");
+    if (before != nullptr) cache_before_ = before;
+    setenv("LOOPSERVE_CACHE", Path("cache").c_str(), 1);
+  }
+  void TearDown() override {
+    cache_before_.empty() ? unsetenv("LOOPSERVE_CACHE") : setenv("LOOPSERVE_CACHE", cache_before_.c_str(), 1);
+  }
+  std::string cache_before_;
+};
+
+TEST_F(EvalPullTest, WhatWasPulledIsTheDataOfARun) {
+  TestMembers members;
+  for (const char* name : {"narrativeqa", "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "musique", "gov_report",
+                           "qmsum", "multi_news", "trec", "samsum"}) {
+    WriteTestItems(dir_.path(), name);
+    members.emplace_back(std::string("data/") + name + ".jsonl",
+                         ReadTestFile(Path(std::string("data/") + name + ".jsonl")));
+  }
+  members.emplace_back("data/lsht.jsonl", "{}");
+  members.emplace_back("../../../outside.jsonl", "{}");
+  WriteTestZip(Path("data.zip"), members);
+  const std::string content = ReadTestFile(Path("data.zip"));
+  TestServer server([&](const TestServer::Request& request) { return ServeFile(request, content, "\"v1\""); });
+  const ProgramOutcome pulled = RunProgram({"eval", "pull", "--url", server.Url("/data.zip")});
+  ASSERT_EQ(pulled.exit_code, 0) << pulled.err;
+  EXPECT_EQ(pulled.out, Path("cache/longbench") + "\n");
+  EXPECT_FALSE(std::filesystem::exists(Path("cache/longbench/data/lsht.jsonl")));
+  const ProgramOutcome built =
+      RunProgram({"eval", "build", "-m", Path("m.gguf"), "--data", Path("cache/longbench"), "--datasets",
+                  "qasper,hotpotqa", "--tokens", "2600", "--out", Path("d.jsonl")});
+  EXPECT_EQ(built.exit_code, 0) << built.err;
+  EXPECT_EQ(RunProgram({"eval", "pull", "--url", server.Url("/data.zip"), "--sha256", "1"}).exit_code, 2);
+  EXPECT_EQ(RunProgram({"eval", "pull", "--url", "ftp://x/data.zip"}).exit_code, 2);
+}
+
+TEST_F(EvalPullTest, AServerWithoutTheArchiveIsNamed) {
+  TestServer server([](const auto&) { return RawAnswer(404, LengthLine(0)); });
+  const ProgramOutcome pulled = RunProgram({"eval", "pull", "--url", server.Url("/data.zip")});
+  EXPECT_EQ(pulled.exit_code, 1);
+  EXPECT_THAT(pulled.err, HasSubstr("data.zip"));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "src/base/atomic_file.h"
 #include "src/base/paths.h"
 #include "src/cli/command.h"
+#include "src/cli/eval_steps.h"
 
 namespace loopserve {
 namespace {
@@ -18,13 +19,13 @@ struct EvalReportCommand {
   std::string out_dir;
 };
 
-Status RunEvalReport(const EvalReportCommand& command) {
-  LS_ASSIGN_OR_RETURN(eval::ResultStore store, eval::ResultStore::OpenResults(command.dir));
-  LS_ASSIGN_OR_RETURN(const eval::RunInputs inputs, store.Inputs());
-  LS_ASSIGN_OR_RETURN(const eval::RunInputs policies, store.Definitions("policy"));
-  LS_ASSIGN_OR_RETURN(const std::vector<eval::PlayedDialogue> played, store.All());
-  const eval::Report report = eval::MakeReport(inputs, policies, played);
-  const std::string dir = command.out_dir.empty() ? command.dir : command.out_dir;
+}  // namespace
+
+Status WriteReport(const std::string& results_dir, const std::string& report_dir) {
+  LS_ASSIGN_OR_RETURN(eval::ResultStore store, eval::ResultStore::OpenResults(results_dir));
+  LS_ASSIGN_OR_RETURN(const eval::StoredResults results, store.Load());
+  const eval::Report report = eval::MakeReport(results);
+  const std::string dir = report_dir.empty() ? results_dir : report_dir;
   LS_RETURN_IF_ERROR(CreateDirs(dir));
   for (const auto& [name, text] :
        {std::pair("report.html", eval::ToHtml(report)), {"report.md", eval::ToMarkdown(report)}}) {
@@ -35,14 +36,13 @@ Status RunEvalReport(const EvalReportCommand& command) {
   return Status::Ok();
 }
 
-}  // namespace
-
 void RegisterEvalReportCommand(CLI::App& eval_command, CommandContext& context) {
   auto command = std::make_shared<EvalReportCommand>();
   CLI::App* report = eval_command.add_subcommand("report", "write the results of a run as HTML and Markdown");
   report->add_option("DIR", command->dir, "the folder that eval run was given as --out")->required();
   report->add_option("--out", command->out_dir, "folder of report.html and report.md; default: DIR");
-  report->callback([command, &context] { context.action = [command] { return RunEvalReport(*command); }; });
+  report->callback(
+      [command, &context] { context.action = [command] { return WriteReport(command->dir, command->out_dir); }; });
 }
 
 }  // namespace loopserve

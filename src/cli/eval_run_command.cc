@@ -1,5 +1,4 @@
-// `loopserve eval run`: plays a file of dialogues under several policies, resumably; `loopserve eval export`: its
-// results as JSON.
+// `loopserve eval run`: plays a file of dialogues under several policies, resumably.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
@@ -14,6 +13,8 @@
 #include "src/base/sha256.h"
 #include "src/cli/command.h"
 #include "src/cli/eval_player.h"
+#include "src/cli/eval_results.h"
+#include "src/cli/eval_steps.h"
 #include "src/cli/interrupt.h"
 #include "src/cli/json_output.h"
 #include "src/cli/model_options.h"
@@ -23,25 +24,8 @@
 namespace loopserve {
 namespace {
 
-constexpr char kJsonName[] = "results.json";
-
-struct EvalRunCommand {
-  ModelOptions model;
-  std::string dialogues_path;
-  std::string policies = "dense,loopserve";
-  std::string out_dir;
-  bool fidelity = false;
-  int64_t max_answer_tokens = 0;
-  int samples = 0;
-};
-
-struct EvalExportCommand {
-  std::string dir;
-  std::string json_path;
-};
-
 /// The policies asked for, each once, with their settings; fidelity is measured against dense, which then comes first.
-Result<eval::RunInputs> PoliciesOf(const EvalRunCommand& command) {
+Result<eval::RunInputs> PoliciesOf(const EvalRunOptions& command) {
   LS_ASSIGN_OR_RETURN(std::vector<Policy> policies, ParsePolicies(command.policies));
   if (policies.empty()) return Status(StatusCode::kInvalidArgument, "--policies names none");
   if (command.fidelity) policies.insert(policies.begin(), Policy());
@@ -66,7 +50,7 @@ eval::RunInputs HashesOf(const std::vector<eval::WrittenDialogue>& dialogues) {
 }
 
 /// What answers and scores depend on beside the dialogue and the policy.
-Result<eval::RunInputs> InputsOf(const EvalRunCommand& command) {
+Result<eval::RunInputs> InputsOf(const EvalRunOptions& command) {
   LS_ASSIGN_OR_RETURN(const std::string model_path, ResolveModelPath(command.model.model));
   LS_ASSIGN_OR_RETURN(const std::string model_sha256, Sha256OfFile(model_path, &InterruptFlag()));
   return eval::RunInputs{{"model_sha256", model_sha256},
@@ -80,26 +64,21 @@ Result<eval::RunInputs> InputsOf(const EvalRunCommand& command) {
 void ShowProgress(const eval::RunProgress& progress, StatusLine* status_line) {
   std::string text = "eval " + FormatCount(progress.done) + " of " + FormatCount(progress.total);
   if (progress.left_ms) text += ", " + FormatMilliseconds(*progress.left_ms) + " left";
-  status_line->Show(text + ": " + progress.dialogue->id + ", " + progress.policy, /*now=*/true);
-}
-
-std::string JsonPathOf(const std::string& dir) { return (std::filesystem::path(dir) / kJsonName).string(); }
-
-Status WriteResults(const std::string& path, eval::ResultStore& store, std::span<const eval::PlayedDialogue> played) {
-  LS_ASSIGN_OR_RETURN(const eval::RunInputs inputs, store.Inputs());
-  LS_ASSIGN_OR_RETURN(const eval::RunInputs policies, store.Definitions("policy"));
-  return WriteJson(path, eval::ResultsToJson(inputs, policies, played));
+  text += ": " + progress.dialogue->id + ", " + progress.policy;
+  status_line->Show(text, /*now=*/true);
+  // Where nobody looks at a terminal, the log is where a long run says how far it is.
+  if (!status_line->visible()) Log(LogLevel::kInfo, text);
 }
 
 /// Writes the JSON and the table of all that is stored, by this start and earlier ones.
-Status Summarize(const EvalRunCommand& command, eval::ResultStore& store, const eval::RunOutcome& outcome) {
-  LS_ASSIGN_OR_RETURN(const std::vector<eval::PlayedDialogue> played, store.All());
-  std::cout << eval::ScoreTable(played) << FormatCount(outcome.before + outcome.played) << " of "
+Status Summarize(const EvalRunOptions& command, eval::ResultStore& store, const eval::RunOutcome& outcome) {
+  LS_ASSIGN_OR_RETURN(const eval::StoredResults results, store.Load());
+  std::cout << eval::ScoreTable(results.played) << FormatCount(outcome.before + outcome.played) << " of "
             << FormatCount(outcome.total) << " done";
   if (outcome.before > 0) std::cout << ", " << FormatCount(outcome.before) << " of them before";
   if (outcome.failed > 0) std::cout << ", " << FormatCount(outcome.failed) << " failed";
   std::cout << "; dialogues times policies\n";
-  return WriteResults(JsonPathOf(command.out_dir), store, played);
+  return WriteResultsJson(ResultsJsonPath(command.out_dir), results);
 }
 
 /// What remains to be said of a run that came to its end.
@@ -116,7 +95,9 @@ Status VerdictOf(const eval::RunOutcome& outcome, const std::string& dialogues_p
   return text.empty() ? Status::Ok() : Status(StatusCode::kIoError, text);
 }
 
-Status RunEvalRun(const EvalRunCommand& command) {
+}  // namespace
+
+Status RunDialogueFile(const EvalRunOptions& command) {
   LS_ASSIGN_OR_RETURN(const eval::RunInputs policies, PoliciesOf(command));
   LS_ASSIGN_OR_RETURN(eval::ReadableDialogues file, eval::ReadGoodDialogueFile(command.dialogues_path));
   for (const std::string& message : file.messages) Log(LogLevel::kWarning, "left out: " + message);
@@ -127,10 +108,10 @@ Status RunEvalRun(const EvalRunCommand& command) {
   LS_ASSIGN_OR_RETURN(eval::ResultStore store, eval::ResultStore::OpenRun(command.out_dir, inputs));
   LS_RETURN_IF_ERROR(store.Define("policy", policies));
   LS_RETURN_IF_ERROR(store.Define("dialogue", HashesOf(plan.dialogues)));
-  LS_RETURN_IF_ERROR(CheckJsonPath(JsonPathOf(command.out_dir)));
+  LS_RETURN_IF_ERROR(CheckJsonPath(ResultsJsonPath(command.out_dir)));
   LS_ASSIGN_OR_RETURN(const std::shared_ptr<Engine> engine, OpenEngine(command.model));
-  LS_RETURN_IF_ERROR(store.Note("model", engine->model().description));
-  LS_RETURN_IF_ERROR(store.Note("program", std::string("loopserve ") + LOOPSERVE_VERSION));
+  LS_RETURN_IF_ERROR(store.Note(eval::kModelNote, engine->model().description));
+  LS_RETURN_IF_ERROR(store.Note(eval::kProgramNote, std::string("loopserve ") + LOOPSERVE_VERSION));
   if (!engine->model().has_chat_template) {
     Log(LogLevel::kWarning, "this model has no chat template; it continues the plain text");
   }
@@ -150,39 +131,25 @@ Status RunEvalRun(const EvalRunCommand& command) {
   return VerdictOf(outcome, command.dialogues_path, file.left_out);
 }
 
-Status RunEvalExport(const EvalExportCommand& command) {
-  LS_ASSIGN_OR_RETURN(eval::ResultStore store, eval::ResultStore::OpenResults(command.dir));
-  LS_ASSIGN_OR_RETURN(const std::vector<eval::PlayedDialogue> played, store.All());
-  const std::string path = command.json_path.empty() ? JsonPathOf(command.dir) : command.json_path;
-  LS_RETURN_IF_ERROR(WriteResults(path, store, played));
-  if (path != "-") std::cout << eval::ScoreTable(played);
-  return Status::Ok();
-}
-
-}  // namespace
-
-void RegisterEvalRunCommands(CLI::App& eval_command, CommandContext& context) {
-  auto command = std::make_shared<EvalRunCommand>();
-  CLI::App* run = eval_command.add_subcommand("run", "play dialogues under policies, score and store every answer");
-  AddModelOptions(*run, &command->model);
-  run->add_option("--dialogues", command->dialogues_path, "dialogues, as eval build writes them; -: stdin")->required();
-  run->add_option("--policies", command->policies, "policies, separated by commas")->capture_default_str();
-  run->add_option("--out", command->out_dir, "folder of the results; a run that is there goes on")->required();
-  run->add_flag("--fidelity", command->fidelity, "also how near to dense each policy is, on the dense answers");
-  run->add_option("--max-answer-tokens", command->max_answer_tokens, "no answer is longer; 0: as the tasks say")
+void AddEvalRunOptions(CLI::App& command, EvalRunOptions* options) {
+  command.add_option("--policies", options->policies, "policies, separated by commas")->capture_default_str();
+  command.add_flag("--fidelity", options->fidelity, "also how near to dense each policy is, on the dense answers");
+  command.add_option("--max-answer-tokens", options->max_answer_tokens, "no answer is longer; 0: as the tasks say")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
       ->capture_default_str();
-  run->add_option("--samples", command->samples, "dialogues of each dataset, position and dependency; 0: all")
+}
+
+void RegisterEvalRunCommand(CLI::App& eval_command, CommandContext& context) {
+  auto options = std::make_shared<EvalRunOptions>();
+  CLI::App* run = eval_command.add_subcommand("run", "play dialogues under policies, score and store every answer");
+  AddModelOptions(*run, &options->model);
+  run->add_option("--dialogues", options->dialogues_path, "dialogues, as eval build writes them; -: stdin")->required();
+  run->add_option("--out", options->out_dir, "folder of the results; a run that is there goes on")->required();
+  run->add_option("--samples", options->samples, "dialogues of each dataset, position and dependency; 0: all")
       ->check(CLI::Range(0, 1'000'000))
       ->capture_default_str();
-  run->callback([command, &context] { context.action = [command] { return RunEvalRun(*command); }; });
-
-  auto export_command = std::make_shared<EvalExportCommand>();
-  CLI::App* write = eval_command.add_subcommand("export", "write the results of a run as JSON");
-  write->add_option("DIR", export_command->dir, "the folder that eval run was given as --out")->required();
-  write->add_option("--json", export_command->json_path, "the file; -: stdout; default: DIR/results.json");
-  write->callback(
-      [export_command, &context] { context.action = [export_command] { return RunEvalExport(*export_command); }; });
+  AddEvalRunOptions(*run, options.get());
+  run->callback([options, &context] { context.action = [options] { return RunDialogueFile(*options); }; });
 }
 
 }  // namespace loopserve

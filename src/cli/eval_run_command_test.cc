@@ -276,6 +276,40 @@ TEST_F(EvalRunCommandTest, ExportsTheSameJsonAsTheRun) {
   EXPECT_THAT(RunProgram({"eval", "export", Path("r")}).out, HasSubstr("mean score x 100"));
 }
 
+// What is kept elsewhere is a start for a run there.
+TEST_F(EvalRunCommandTest, GoesOnFromWhatWasExportedAsText) {
+  ASSERT_EQ(Run("whole").exit_code, 0);
+  ASSERT_EQ(Run("r", {"--samples", "1"}).exit_code, 0);
+  ASSERT_EQ(RunProgram({"eval", "export", Path("r"), "--text", Path("kept.jsonl")}).exit_code, 0);
+  const ProgramOutcome printed = RunProgram({"eval", "export", Path("r"), "--text", "-"});
+  EXPECT_EQ(printed.out, Slurp("kept.jsonl"));
+  const ProgramOutcome read = RunProgram({"eval", "import", Path("kept.jsonl"), "--out", Path("there")});
+  ASSERT_EQ(read.exit_code, 0) << read.err;
+  EXPECT_THAT(read.out, HasSubstr("4 joined; 4 are stored"));
+  const ProgramOutcome rest = Run("there");
+  EXPECT_EQ(rest.exit_code, 0) << rest.err;
+  EXPECT_THAT(rest.out, HasSubstr("6 of 6 done, 4 of them before"));
+  std::vector<eval::PlayedDialogue> there = Results("there"), whole = Results("whole");
+  for (auto* results : {&there, &whole}) {
+    for (eval::PlayedDialogue& played : *results) {
+      for (eval::PlayedTurn& turn : played.turns) turn.references.clear();
+    }
+  }
+  EXPECT_EQ(eval::Dump(there, false), eval::Dump(whole, false));
+  EXPECT_THAT(RunProgram({"eval", "import", Path("kept.jsonl"), "--out", Path("there")}).out, HasSubstr("0 joined"));
+  EXPECT_EQ(RunProgram({"eval", "report", Path("there")}).exit_code, 0);
+  // Neither another run's folder nor a damaged file changes anything.
+  ASSERT_EQ(Run("other", {"--max-answer-tokens", "3"}).exit_code, 0);
+  const ProgramOutcome other = RunProgram({"eval", "import", Path("kept.jsonl"), "--out", Path("other")});
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.err, HasSubstr("max_answer_tokens was 3 and is now 0"));
+  std::ofstream(Path("bad.jsonl")) << Slurp("kept.jsonl").substr(0, Slurp("kept.jsonl").size() - 9);
+  const ProgramOutcome bad = RunProgram({"eval", "import", Path("bad.jsonl"), "--out", Path("bad")});
+  EXPECT_EQ(bad.exit_code, 1);
+  EXPECT_THAT(bad.err, HasSubstr("bad.jsonl, line 5: not valid JSON"));
+  EXPECT_FALSE(std::filesystem::exists(Path("bad")));
+}
+
 TEST_F(EvalRunCommandTest, ABrokenLineIsSaidAndTheRestIsPlayed) {
   WriteDialogues("good.jsonl", 2);
   std::ifstream good(Path("good.jsonl"));

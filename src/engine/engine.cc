@@ -122,7 +122,7 @@ Result<Session> Engine::NewSharedPrefill(std::span<const Policy> policies) const
       return Status(StatusCode::kInvalidArgument,
                     "the prefills of " + policies.front().ToString() + " and " + policy.ToString() + " differ");
     }
-    noted_queries = std::max(noted_queries, NotedQueries(policy.decode()));
+    noted_queries = std::max(noted_queries, NotedQueries(policy));
   }
   return Session(std::make_unique<SessionImpl>(impl_, policies.front().PrefillAlone(), noted_queries));
 }

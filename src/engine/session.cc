@@ -61,7 +61,7 @@ SessionImpl::SessionImpl(const SessionImpl& other)
 
 SessionImpl::SessionImpl(const SessionImpl& other, const Policy& policy)
     : engine_(other.engine_),
-      dialogue_(other.dialogue_.cache.Fork(), policy, other.dialogue_.queries.Newest(NotedQueries(policy.decode()))),
+      dialogue_(other.dialogue_.cache.Fork(), policy, other.dialogue_.queries.Newest(NotedQueries(policy))),
       tokens_(other.tokens_),
       logits_(other.logits_),
       read_at_once_(other.read_at_once_) {}
@@ -75,9 +75,9 @@ Status SessionImpl::CheckFork(const Policy& policy) const {
   if (!dialogue_.policy.SharesPrefill(policy)) {
     return refuse("its prefill differs from that of " + dialogue_.policy.ToString());
   }
-  if (dialogue_.policy.decode().budget > 0) return refuse("the session's own policy does not read everything");
+  if (!dialogue_.policy.reads_everything()) return refuse("the session's own policy does not read everything");
   if (tokens_.size() != read_at_once_) return refuse("the session holds more than one prompt, or an answer");
-  if (NotedQueries(policy.decode()) > dialogue_.queries.n_positions()) {
+  if (NotedQueries(policy) > dialogue_.queries.n_positions()) {
     return refuse("the session was not opened for it, and did not note what it needs");
   }
   return Status::Ok();

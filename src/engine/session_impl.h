@@ -16,7 +16,7 @@ namespace loopserve {
 class SessionImpl {
  public:
   SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy)
-      : SessionImpl(std::move(engine), policy, NotedQueries(policy.decode())) {}
+      : SessionImpl(std::move(engine), policy, NotedQueries(policy)) {}
   /// noted_queries: newest queries that are kept, for this policy or for those that it will be forked under.
   SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy, int noted_queries);
 

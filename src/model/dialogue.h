@@ -32,9 +32,9 @@ struct WorkingSets {
   void Clear() { *this = WorkingSets(); }
 };
 
-/// What decoding under these settings needs of a prefill beside keys and values: so many of its newest queries. A
-/// method that needs more shares no prefill (Policy::SharesPrefill).
-inline int NotedQueries(const DecodeSettings& decode) { return decode.budget > 0 ? decode.queries : 0; }
+/// What a policy needs of a prefill for what follows it, beside keys and values: so many of its newest queries. One
+/// that needs more shares no prefill (Policy::SharesPrefill).
+inline int NotedQueries(const Policy& policy) { return policy.reads_everything() ? 0 : policy.decode().queries; }
 
 struct Dialogue {
   Dialogue(KvCache cache_in, Policy policy_in, RecentQueries queries_in)

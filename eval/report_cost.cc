@@ -1,0 +1,162 @@
+// The report's cost: time, attention, KV, of each policy against each other, and beside the score.
+#include <functional>
+
+#include "eval/report_data.h"
+#include "src/base/format.h"
+
+namespace loopserve::eval {
+namespace {
+
+constexpr double kMiB = 1.0 / (1 << 20);
+
+/// Dense's figure / the policy's, over the turns that both played.
+std::string SpeedUp(const ReportData& data, const std::string& policy, const ReportData::Filter& filter,
+                    const ReportData::Figure& figure) {
+  return data.has_dense() ? Interval(data.Ratio(kDensePolicy, policy, filter, figure), 1, 2) : "-";
+}
+
+void AddSpeed(const ReportData& data, Report* report) {
+  ReportTable table{
+      "Speed and memory",
+      "Means over turns: milliseconds to the first token and for each token after it, how many times "
+      "faster than dense (sums over the same turns, 95 % interval), computed pairs / causal pairs of "
+      "prefill, KV read / held of decoding, KV after the turn, largest resident memory.",
+      {"policy", "TTFT, ms", "times faster", "TPOT, ms", "times faster", "density", "KV read", "KV, MiB", "peak, MiB"},
+      {}};
+  for (const std::string& policy : data.policies()) {
+    const auto mean = [&](std::optional<double> PlayedTurn::*member, double factor, int digits) {
+      return Plain(data.PlainMeanOf(policy, EveryTurn, Of(member)), factor, digits);
+    };
+    table.rows.push_back({policy, mean(&PlayedTurn::ttft_ms, 1, 0),
+                          SpeedUp(data, policy, EveryTurn, Of(&PlayedTurn::ttft_ms)), mean(&PlayedTurn::tpot_ms, 1, 1),
+                          SpeedUp(data, policy, EveryTurn, Of(&PlayedTurn::tpot_ms)),
+                          mean(&PlayedTurn::prefill_density, 1, 3), mean(&PlayedTurn::decode_kv_fraction, 1, 3),
+                          mean(&PlayedTurn::kv_bytes, kMiB, 1), mean(&PlayedTurn::peak_rss_bytes, kMiB, 0)});
+  }
+  report->parts.emplace_back(std::move(table));
+}
+
+void AddSpeedByTurn(const ReportData& data, Report* report) {
+  const ReportData::NamedFilters turns = data.TurnFilters();
+  if (turns.size() < 2) return;
+  ReportTable table{"Milliseconds to the first token, by turn", "", {"policy"}, {}};
+  for (const auto& [name, filter] : turns) {
+    table.columns.push_back(name);
+    table.columns.push_back("times faster");
+  }
+  for (const std::string& policy : data.policies()) {
+    std::vector<std::string> row = {policy};
+    for (const auto& [name, filter] : turns) {
+      row.push_back(Plain(data.PlainMeanOf(policy, filter, Of(&PlayedTurn::ttft_ms)), 1, 0));
+      row.push_back(SpeedUp(data, policy, filter, Of(&PlayedTurn::ttft_ms)));
+    }
+    table.rows.push_back(std::move(row));
+  }
+  report->parts.emplace_back(std::move(table));
+}
+
+/// Each policy's score beside what it costs, and ours less it: what "at equal cost" is read from.
+void AddScoreBesideCost(const ReportData& data, Report* report) {
+  ReportTable table{"Score beside cost",
+                    "Mean score times 100; milliseconds of a turn with an answer of " + std::to_string(kAnswerTokens) +
+                        " tokens, and of its attention and selection alone; prefill's density; KV read and KV held. "
+                        "With 95 % intervals.",
+                    {"policy", "score"},
+                    {}};
+  const bool has_ours = !data.ours().empty();
+  if (has_ours) {
+    table.note += " \"ours\" is " + data.ours() +
+                  ": its score less the policy's, answer by answer, in points, and its "
+                  "cost / the policy's.";
+    table.columns.push_back("ours less it");
+  }
+  table.columns.insert(table.columns.end(), {"turn, ms", "attention, ms", "density", "KV read", "KV, MiB"});
+  if (has_ours) table.columns.insert(table.columns.end(), {"ours / its turn", "ours / its attention"});
+  table.columns.push_back("answers");
+  const auto quotient = [](double above, double below) {
+    return above > 0 && below > 0 ? FormatFixed(above / below, 2) : std::string("-");
+  };
+  for (const std::string& policy : data.policies()) {
+    const Estimate score = data.MeanOf(policy, EveryTurn, ScoreOf);
+    const double time = data.TurnTime(policy, EveryTurn), attention = data.AttentionTime(policy, EveryTurn);
+    std::vector<std::string> row = {policy, Interval(score, 100, 1)};
+    if (has_ours) {
+      row.push_back(policy == data.ours()
+                        ? "-"
+                        : SignedInterval(data.index().Difference(data.ours(), policy, EveryTurn, ScoreOf)));
+    }
+    row.push_back(FormatFixed(time, 0));
+    row.push_back(FormatFixed(attention, 0));
+    row.push_back(Plain(data.PlainMeanOf(policy, EveryTurn, Of(&PlayedTurn::prefill_density)), 1, 3));
+    row.push_back(Plain(data.PlainMeanOf(policy, EveryTurn, Of(&PlayedTurn::decode_kv_fraction)), 1, 3));
+    row.push_back(Plain(data.PlainMeanOf(policy, EveryTurn, Of(&PlayedTurn::kv_bytes)), kMiB, 1));
+    if (has_ours) {
+      row.push_back(quotient(data.TurnTime(data.ours(), EveryTurn), time));
+      row.push_back(quotient(data.AttentionTime(data.ours(), EveryTurn), attention));
+    }
+    row.push_back(FormatCount(score.n_values));
+    table.rows.push_back(std::move(row));
+  }
+  report->parts.emplace_back(std::move(table));
+}
+
+/// A row's figure against every column's.
+void AddPairs(const ReportData& data, const std::string& title, const ReportData::Figure& figure, Report* report) {
+  ReportTable table{title, "", {"policy"}, {}};
+  table.columns.insert(table.columns.end(), data.policies().begin(), data.policies().end());
+  bool any = false;
+  for (const std::string& policy : data.policies()) {
+    std::vector<std::string> row = {policy};
+    for (const std::string& other : data.policies()) {
+      const Estimate ratio = data.PlainRatio(other, policy, EveryTurn, figure);
+      const bool says_something = other != policy && ratio.mean > 0;
+      any |= says_something;
+      row.push_back(says_something ? Plain(ratio, 1, 2) : "-");
+    }
+    table.rows.push_back(std::move(row));
+  }
+  if (any) report->parts.emplace_back(std::move(table));
+}
+
+void AddPlot(const ReportData& data, const std::string& title, const std::string& x_title, double factor,
+             const std::function<double(const std::string&)>& cost_of, Report* report) {
+  ReportPlot plot{title, x_title, "mean score x 100, with 95 % interval", {}};
+  for (const std::string& policy : data.policies()) {
+    const Estimate score = data.MeanOf(policy, EveryTurn, ScoreOf);
+    const double cost = factor * cost_of(policy);
+    if (score.n_values == 0 || cost <= 0) continue;
+    plot.points.push_back({policy, cost, 100 * score.mean, 100 * score.low, 100 * score.high, IsOurs(policy)});
+  }
+  if (plot.points.size() > 1) report->parts.emplace_back(std::move(plot));
+}
+
+}  // namespace
+
+void AddCosts(const ReportData& data, Report* report) {
+  AddScoreBesideCost(data, report);
+  AddSpeed(data, report);
+  AddSpeedByTurn(data, report);
+  if (data.policies().size() > 1) {
+    const std::string of = ": how many times less the row takes than the column (sums over the same turns)";
+    AddPairs(data, "Time to the first token" + of, Of(&PlayedTurn::ttft_ms), report);
+    AddPairs(data, "Time for each token after it" + of, Of(&PlayedTurn::tpot_ms), report);
+    AddPairs(data, "Attention and selection while reading" + of, ReadingAttention, report);
+    AddPairs(data, "Attention and selection for each token written" + of, WritingAttention, report);
+    AddPairs(data, "KV read / held while writing" + of, Of(&PlayedTurn::decode_kv_fraction), report);
+  }
+  const std::string turn = " of a turn with an answer of " + std::to_string(kAnswerTokens) + " tokens";
+  AddPlot(
+      data, "Score against time", "milliseconds" + turn, 1,
+      [&](const std::string& policy) { return data.TurnTime(policy, EveryTurn); }, report);
+  AddPlot(
+      data, "Score against attention's time", "milliseconds of attention and selection" + turn, 1,
+      [&](const std::string& policy) { return data.AttentionTime(policy, EveryTurn); }, report);
+  AddPlot(
+      data, "Score against KV read", "per cent of the KV that a token reads", 100,
+      [&](const std::string& policy) {
+        return data.PlainMeanOf(policy, EveryTurn, Of(&PlayedTurn::decode_kv_fraction)).mean;
+      },
+      report);
+}
+
+}  // namespace loopserve::eval
