@@ -220,11 +220,13 @@ TEST_F(EvalRunCommandTest, AFailedDialogueIsSaidAndTheRestGoesOn) {
     std::ofstream file(Path("d.jsonl"), std::ios::app);
     file << R"({"id":"long","turns":[{"user":")" << Story("Everyone", 400) << "\"}]}\n";
   }
+  // Two of the three would share the reading that fails.
+  policies_ += ",paper:alpha=0.7,rows=16,budget=0";
   const ProgramOutcome run = Run("r");
   EXPECT_EQ(run.exit_code, 1);
-  EXPECT_THAT(run.out, HasSubstr("6 of 8 done, 2 failed"));
-  EXPECT_THAT(run.err, HasSubstr("2 of 8 failed, the first: long, dense: "));
-  EXPECT_EQ(Results("r").size(), 8u);
+  EXPECT_THAT(run.out, HasSubstr("9 of 12 done, 3 failed"));
+  EXPECT_THAT(run.err, HasSubstr("3 of 12 failed, the first: long, dense: "));
+  EXPECT_EQ(Results("r").size(), 12u);
   EXPECT_THAT(Results("r").back().error, HasSubstr("the context holds 4096"));
 }
 

@@ -59,38 +59,7 @@ SessionImpl::SessionImpl(const SessionImpl& other)
       logits_(other.logits_),
       read_at_once_(other.read_at_once_) {}
 
-SessionImpl::SessionImpl(const SessionImpl& other, const Policy& policy)
-    : engine_(other.engine_),
-      dialogue_(other.dialogue_.cache.Fork(), policy, other.dialogue_.queries.Newest(NotedQueries(policy))),
-      tokens_(other.tokens_),
-      logits_(other.logits_),
-      read_at_once_(other.read_at_once_) {}
-
 std::unique_ptr<SessionImpl> SessionImpl::Fork() const { return std::unique_ptr<SessionImpl>(new SessionImpl(*this)); }
-
-Status SessionImpl::CheckFork(const Policy& policy) const {
-  const auto refuse = [&](const std::string& why) {
-    return Status(StatusCode::kInvalidArgument, "cannot fork under " + policy.ToString() + ": " + why);
-  };
-  if (!dialogue_.policy.SharesPrefill(policy)) {
-    return refuse("its prefill differs from that of " + dialogue_.policy.ToString());
-  }
-  if (!dialogue_.policy.reads_everything()) return refuse("the session's own policy does not read everything");
-  if (tokens_.size() != read_at_once_) return refuse("the session holds more than one prompt, or an answer");
-  if (NotedQueries(policy) > dialogue_.queries.n_positions()) {
-    return refuse("the session was not opened for it, and did not note what it needs");
-  }
-  return Status::Ok();
-}
-
-Result<std::unique_ptr<SessionImpl>> SessionImpl::Fork(const Policy& policy) const {
-  LS_RETURN_IF_ERROR(CheckFork(policy));
-  std::unique_ptr<SessionImpl> fork(new SessionImpl(*this, policy));
-  double selection_ms = 0;
-  LS_RETURN_IF_ERROR(
-      engine_->forward().EndPrefill(fork->dialogue_, static_cast<int64_t>(tokens_.size()), &selection_ms));
-  return fork;
-}
 
 Status SessionImpl::Check(std::span<const Token> prompt, size_t before) const {
   const ModelInfo& model = engine_->info();
@@ -304,12 +273,6 @@ Result<GenerationStats> Session::Replay(std::span<const Token> answer, const Run
 }
 
 Session Session::Fork() const { return Session(impl_->Fork()); }
-
-Result<Session> Session::Fork(const Policy& policy) const {
-  LS_ASSIGN_OR_RETURN(std::unique_ptr<SessionImpl> fork, impl_->Fork(policy));
-  return Session(std::move(fork));
-}
-
 std::span<const Token> Session::tokens() const { return impl_->tokens(); }
 std::span<const float> Session::logits() const { return impl_->logits(); }
 size_t Session::kv_bytes() const { return impl_->cache().referenced_bytes(); }

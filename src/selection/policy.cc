@@ -219,17 +219,6 @@ Result<ParsedSpec> Split(std::string_view spec) {
   }
 }
 
-/// Whether decoding needs no more of a prefill than keys, values and the newest queries (NotedQueries): forks get
-/// these.
-bool IsForkable(DecodeSettings::Method method) {
-  switch (method) {  // without a default: a new method must be thought of here
-    case DecodeSettings::Method::kWorkingSets:
-    case DecodeSettings::Method::kCodedKeys:
-      return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 Result<Policy> Policy::Parse(std::string_view spec) {
@@ -262,21 +251,6 @@ Result<Policy> Policy::Parse(std::string_view spec) {
     }
   }
   return policy;
-}
-
-bool Policy::SharesPrefill(const Policy& other) const {
-  if (!IsForkable(decode_.method) || !IsForkable(other.decode_.method)) return spec_ == other.spec_;
-  // Without a choice nothing else that is set has an effect.
-  const bool both_dense = prefill_.method == Method::kDense && other.prefill_.method == Method::kDense;
-  return both_dense || prefill_ == other.prefill_;
-}
-
-Policy Policy::PrefillAlone() const {
-  if (prefill_.method == Method::kDense) return Policy();
-  Policy alone = *this;
-  alone.decode_ = DecodeSettings();
-  alone.spec_ += "/prefill";
-  return alone;
 }
 
 Result<Policy> Policy::OfQuality(std::string_view name) {

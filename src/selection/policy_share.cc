@@ -1,0 +1,36 @@
+// Which policies read a prompt alike: the only place that knows, for sessions that are forked under another policy.
+#include "loopserve/policy.h"
+
+namespace loopserve {
+namespace {
+
+/// Whether decoding needs no more of a prefill than keys, values and the newest queries (NotedQueries): forks get
+/// these.
+bool IsForkable(DecodeSettings::Method method) {
+  switch (method) {  // without a default: a new method must be thought of here
+    case DecodeSettings::Method::kWorkingSets:
+    case DecodeSettings::Method::kCodedKeys:
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool Policy::SharesPrefill(const Policy& other) const {
+  if (!IsForkable(decode_.method) || !IsForkable(other.decode_.method)) return spec_ == other.spec_;
+  // Without a choice nothing else that is set has an effect.
+  const bool both_dense =
+      prefill_.method == PrefillSettings::Method::kDense && other.prefill_.method == PrefillSettings::Method::kDense;
+  return both_dense || prefill_ == other.prefill_;
+}
+
+Policy Policy::PrefillAlone() const {
+  if (prefill_.method == PrefillSettings::Method::kDense) return Policy();
+  Policy alone = *this;
+  alone.decode_ = DecodeSettings();
+  alone.spec_ += "/prefill";
+  return alone;
+}
+
+}  // namespace loopserve
