@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "src/model/decode_graph.h"
+#include "src/model/evictor.h"
 #include "src/model/prefill.h"
 
 namespace loopserve {
@@ -28,6 +29,7 @@ Result<std::unique_ptr<Forward>> Forward::Create(const Model& model, ComputeThre
   forward->decode_ = std::make_unique<DecodeGraph>(model, threads);
   forward->prefill_ = std::make_unique<Prefill>(model, forward->gemm_.get(), forward->logits_gemm_.get(), threads,
                                                 options.weight_cache_bytes);
+  forward->evictor_ = std::make_unique<Evictor>(model, threads);
   return forward;
 }
 
@@ -43,6 +45,7 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
     }
     std::span<const float> logits;
     const int64_t first_position = cache.n_tokens();
+    LS_RETURN_IF_ERROR(evictor_->BeginStep(dialogue, &stats->attention.selection_ms));
     LS_RETURN_IF_ERROR(decode_->Run(dialogue, tokens, static_cast<bool>(on_logits), &logits, stats));
     cache.CommitTokens(n);
     const size_t n_vocab = logits.size() / (on_logits ? tokens.size() : 1);
@@ -67,6 +70,14 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
   Status status = decode_->sparsity().EndPrefill(dialogue, &stats->attention.selection_ms);
   if (!status.ok()) dialogue.Truncate(before);
   return status;
+}
+
+Status Forward::EndPrompt(Dialogue& dialogue, int64_t n_new, ForwardStats* stats) {
+  return evictor_->EndPrompt(dialogue, n_new, &stats->attention.selection_ms);
+}
+
+Status Forward::FinishAnswer(Dialogue& dialogue, ForwardStats* stats) {
+  return evictor_->EndAnswer(dialogue, &stats->attention.selection_ms);
 }
 
 Status Forward::BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stats) {
