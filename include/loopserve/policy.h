@@ -106,7 +106,8 @@ struct EvictionSettings {
   int64_t budget = 0;
   /// Newest rows by whose attention kSnapKv, kPyramidKv and kAdaKv choose, 1 to 1024; they are kept. Key `window`.
   int window = 0;
-  /// Neighbouring keys whose largest weight counts for each of them, an odd number from 1 to 63; 1: its own. Key `pool`.
+  /// Neighbouring keys whose largest weight counts for each of them, an odd number from 1 to 63; 1: its own. Key
+  /// `pool`.
   int pool = 0;
   /// kPyramidKv: the last layer keeps 1/beta of the mean budget (without the window), the first the more; 1: all layers
   /// the same. Key `beta`, 1 to 1000.

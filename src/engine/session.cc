@@ -131,7 +131,9 @@ class SessionImpl::Answer {
   Answer(const Answer&) = delete;
   Answer& operator=(const Answer&) = delete;
 
-  Status Begin() { return session_.engine_->forward().BeginAnswer(session_.dialogue_, control_.measure_quality, &forward_); }
+  Status Begin() {
+    return session_.engine_->forward().BeginAnswer(session_.dialogue_, control_.measure_quality, &forward_);
+  }
 
   /// A token was drawn.
   void CountToken(GenerationStats* stats) {

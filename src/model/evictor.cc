@@ -124,8 +124,8 @@ Status Evictor::Compress(Dialogue& dialogue, int64_t window) try {
   LS_RETURN_IF_ERROR(threads_.ForItems(std::ssize(heads), [&](int64_t i, int) {
     const Head& head = heads[static_cast<size_t>(i)];
     const int64_t n = kept.Count(head.layer, head.kv_head, n_tokens);
-    weights[static_cast<size_t>(i)] = ObservesWindow(settings) ? NewestWeights(dialogue, head, window)
-                                                               : SumsOf(kept, head.layer, head.kv_head, n);
+    weights[static_cast<size_t>(i)] =
+        ObservesWindow(settings) ? NewestWeights(dialogue, head, window) : SumsOf(kept, head.layer, head.kv_head, n);
   }));
 
   const auto n_layers = static_cast<int64_t>(heads.size() / n_kv_heads);

@@ -46,7 +46,11 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
     std::span<const float> logits;
     const int64_t first_position = cache.n_tokens();
     LS_RETURN_IF_ERROR(evictor_->BeginStep(dialogue, &stats->attention.selection_ms));
-    LS_RETURN_IF_ERROR(decode_->Run(dialogue, tokens, static_cast<bool>(on_logits), &logits, stats));
+    Status status = decode_->Run(dialogue, tokens, static_cast<bool>(on_logits), &logits, stats);
+    if (!status.ok()) {
+      dialogue.kept.Truncate(first_position, first_position);  // it may have been extended
+      return status;
+    }
     cache.CommitTokens(n);
     const size_t n_vocab = logits.size() / (on_logits ? tokens.size() : 1);
     for (int64_t r = 0; on_logits && r < n; ++r) {

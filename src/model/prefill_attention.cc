@@ -84,8 +84,8 @@ PrefillAttention::~PrefillAttention() = default;
 Status PrefillAttention::Reserve(int64_t n_rows, int64_t n_keys, const Policy& policy) {
   const HyperParams& p = model_.params();
   const bool is_sparse = policy.prefill().method != Method::kDense;
-  const size_t scratch =
-      is_sparse || SumsColumns(policy.eviction()) ? SparseScratchBytes(p.head_dim, n_keys, math_) : PrefillScratchBytes(p.head_dim, math_);
+  const size_t scratch = is_sparse || SumsColumns(policy.eviction()) ? SparseScratchBytes(p.head_dim, n_keys, math_)
+                                                                     : PrefillScratchBytes(p.head_dim, math_);
   bool ok = packed_kv_.Reserve(PackedKvBytes(p.head_dim, n_keys, math_) * static_cast<size_t>(p.n_kv_heads)) &&
             (!is_sparse || out_.Reserve(static_cast<size_t>(n_rows * p.q_width()) * sizeof(float)));
   for (PrefillThread& state : states_) ok = ok && state.scratch.Reserve(scratch);
@@ -111,8 +111,9 @@ Status PrefillAttention::Describe(Dialogue& dialogue, int index, int64_t n_rows,
   layer->states = states_;
   layer->reads_kept = dialogue.kept.active() && p.window(index) == 0;
   if (layer->reads_kept) {
-    LS_RETURN_IF_ERROR(threads_.ForItems(
-        p.n_kv_heads, [&](int64_t head, int) { dialogue.kept.Extend(dialogue.cache, index, static_cast<int>(head), n_keys); }));
+    LS_RETURN_IF_ERROR(threads_.ForItems(p.n_kv_heads, [&](int64_t head, int) {
+      dialogue.kept.Extend(dialogue.cache, index, static_cast<int>(head), n_keys);
+    }));
   }
   const size_t packed_bytes = PackedKvBytes(p.head_dim, n_keys, math_);
   for (int head = 0; head < p.n_kv_heads; ++head) {

@@ -83,8 +83,8 @@ inline double CausalPairs(int64_t rows, int64_t first_keys) {
   return static_cast<double>(rows) * (static_cast<double>(first_keys) + static_cast<double>(rows - 1) / 2);
 }
 
-/// The pairs of a problem whose rows, the newest, attend all that each KV head holds up to them. A sliding window counts
-/// as none.
+/// The pairs of a problem whose rows, the newest, attend all that each KV head holds up to them. A sliding window
+/// counts as none.
 inline double PairsHeld(const AttentionProblem& problem) {
   double pairs = 0;
   for (int head = 0; head < problem.n_kv_heads; ++head) {

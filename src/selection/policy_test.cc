@@ -142,7 +142,8 @@ TEST(PolicyTest, EvictionIsAsPublished) {
     EXPECT_EQ(settings.alpha, method == Method::kAdaKv ? 0.2 : 0.0);
     EXPECT_EQ(settings.sinks, method == Method::kStreaming ? 4 : 0);
   }
-  const Result<Policy> policy = Policy::Parse("adakv:budget=300,window=256,pool=5,alpha=1,when=every_turn,observe=output");
+  const Result<Policy> policy =
+      Policy::Parse("adakv:budget=300,window=256,pool=5,alpha=1,when=every_turn,observe=output");
   ASSERT_TRUE(policy.ok()) << policy.status().message();
   EXPECT_EQ(policy->eviction().budget, 300);
   EXPECT_EQ(policy->eviction().window, 256);
@@ -158,9 +159,12 @@ TEST(PolicyTest, SaysWhatIsWrong) {
     std::string_view spec;
     const char* says;
   } kCases[] = {
-      {"", "empty policy; there is: loopserve, paper, minference, flexprefill, xattention, snapkv, pyramidkv, adakv, h2o, streaming, dense (or full)"},
+      {"",
+       "empty policy; there is: loopserve, paper, minference, flexprefill, xattention, snapkv, pyramidkv, adakv, h2o, "
+       "streaming, dense (or full)"},
       {"sparse",
-       "unknown policy 'sparse'; there is: loopserve, paper, minference, flexprefill, xattention, snapkv, pyramidkv, adakv, h2o, streaming, dense (or full)"},
+       "unknown policy 'sparse'; there is: loopserve, paper, minference, flexprefill, xattention, snapkv, pyramidkv, "
+       "adakv, h2o, streaming, dense (or full)"},
       {"Dense", "unknown policy 'Dense'"},
       {":alpha=1", "no name before ':'"},
       {"dense:", "expected key=value, not ''"},

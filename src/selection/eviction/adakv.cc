@@ -17,8 +17,7 @@ struct RankedHead {
 };
 
 RankedHead Rank(std::span<const float> weight, const AdaKvSettings& settings) {
-  const auto n_older =
-      static_cast<size_t>(std::max<int64_t>(0, static_cast<int64_t>(weight.size()) - settings.window));
+  const auto n_older = static_cast<size_t>(std::max<int64_t>(0, static_cast<int64_t>(weight.size()) - settings.window));
   RankedHead head;
   head.score = PoolByMaximum(weight.first(n_older), settings.kernel);
   head.order.resize(n_older);

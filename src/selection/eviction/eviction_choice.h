@@ -1,5 +1,5 @@
-// What each KV head of a layer keeps when a dialogue is compressed: gives the layer to the method that the policy wants.
-// Pure functions; candidates, weights and choices are those of snapkv.h.
+// What each KV head of a layer keeps when a dialogue is compressed: gives the layer to the method that the policy
+// wants. Pure functions; candidates, weights and choices are those of snapkv.h.
 #pragma once
 
 #include <cstdint>

@@ -26,7 +26,8 @@ using Kept = std::vector<int32_t>;
 Weights Random(int n, unsigned seed, int levels = 1 << 20) {
   std::mt19937 random(seed);
   Weights weights(static_cast<size_t>(n));
-  for (float& w : weights) w = static_cast<float>(random() % static_cast<unsigned>(levels)) / static_cast<float>(levels);
+  for (float& w : weights)
+    w = static_cast<float>(random() % static_cast<unsigned>(levels)) / static_cast<float>(levels);
   return weights;
 }
 
@@ -211,11 +212,9 @@ TEST(AdaKvTest, SharesOutByScoreAndKeepsTheSafeguard) {
     weights[1][static_cast<size_t>(t)] = 1.0f + 0.1f * static_cast<float>(t);
   }
   // base 4, alpha 0.5: counts 8 and 0 become 6 and 2.
-  EXPECT_EQ(ChooseAdaKv(weights, {6, 2, 1, 0.5}),
-            (std::vector<Kept>{{4, 5, 6, 7, 8, 9, 10, 11}, {8, 9, 10, 11}}));
+  EXPECT_EQ(ChooseAdaKv(weights, {6, 2, 1, 0.5}), (std::vector<Kept>{{4, 5, 6, 7, 8, 9, 10, 11}, {8, 9, 10, 11}}));
   EXPECT_EQ(ChooseAdaKv(weights, {6, 2, 1, 1.0}), (std::vector<Kept>{{6, 7, 8, 9, 10, 11}, {6, 7, 8, 9, 10, 11}}));
-  EXPECT_EQ(ChooseAdaKv(weights, {6, 2, 1, 0.0}),
-            (std::vector<Kept>{{2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, {10, 11}}));
+  EXPECT_EQ(ChooseAdaKv(weights, {6, 2, 1, 0.0}), (std::vector<Kept>{{2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, {10, 11}}));
   // A head with fewer keys than its safe share leaves the rest to the other.
   weights[1].resize(3);
   EXPECT_EQ(ChooseAdaKv(weights, {6, 2, 1, 1.0}), (std::vector<Kept>{{3, 4, 5, 6, 7, 8, 9, 10, 11}, {0, 1, 2}}));

@@ -14,8 +14,8 @@ struct PyramidShape {
 };
 
 /// Positions that a KV head of the layer-th of shape.n_layers layers keeps of a context of n_tokens, the window
-/// included, by the published integer formula: where the first layer's share would be more than there is, the line turns
-/// flatter, and contexts below twice the mean budget are shared out evenly.
+/// included, by the published integer formula: where the first layer's share would be more than there is, the line
+/// turns flatter, and contexts below twice the mean budget are shared out evenly.
 int64_t PyramidBudget(const PyramidShape& shape, int layer, int64_t n_tokens);
 
 }  // namespace loopserve

@@ -15,8 +15,8 @@ namespace loopserve {
 /// Maximum over the `kernel` (odd) neighbours of each weight, stride 1; what lies outside counts for nothing.
 std::vector<float> PoolByMaximum(std::span<const float> weight, int kernel);
 
-/// The newest `window` candidates, and of the older ones the heaviest after pooling among themselves, `budget` together;
-/// all where there are not more. budget >= window.
+/// The newest `window` candidates, and of the older ones the heaviest after pooling among themselves, `budget`
+/// together; all where there are not more. budget >= window.
 std::vector<int32_t> ChooseSnapKv(std::span<const float> weight, int64_t budget, int64_t window, int kernel);
 
 }  // namespace loopserve
