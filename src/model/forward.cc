@@ -45,7 +45,9 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
     }
     std::span<const float> logits;
     const int64_t first_position = cache.n_tokens();
-    LS_RETURN_IF_ERROR(evictor_->BeginStep(dialogue, &stats->attention.selection_ms));
+    double selection_ms = 0;
+    LS_RETURN_IF_ERROR(evictor_->BeginStep(dialogue, &selection_ms));
+    if (stats != nullptr) stats->attention.selection_ms += selection_ms;
     Status status = decode_->Run(dialogue, tokens, static_cast<bool>(on_logits), &logits, stats);
     if (!status.ok()) {
       dialogue.kept.Truncate(first_position, first_position);  // it may have been extended
