@@ -98,6 +98,8 @@ TEST_P(SharedPrefillTest, AForkIsWhatASessionOfThePolicyWouldBe) {
       {"loopserve:alpha=0.8,min_keys=200,budget=64,decode_min_keys=200,recent=8",
        "loopserve:alpha=0.8,min_keys=200,budget=128,decode_min_keys=200,recent=8,queries=32"},
       {"xattention:threshold=0.8,budget=64", "xattention:threshold=0.8"},
+      {"dense", "snapkv:budget=64,window=16", "snapkv:budget=64,window=16,when=every_turn",
+       "adakv:budget=64,observe=output", "pyramidkv:budget=64", "streaming:budget=64"},
   };
   for (const int n : {5, 9, 600}) {
     const std::vector<Token> prompt = Tokens(n);
@@ -148,6 +150,9 @@ TEST_P(SharedPrefillTest, WhatWouldNotBeExactIsRefused) {
   Session sparse = engine_->NewSession(Parse("paper"));
   MustSync(sparse, Tokens(300));
   EXPECT_THAT(refusal(sparse, "paper:budget=0"), HasSubstr("own policy does not read everything"));
+
+  // Needs sums over all rows of the prefill, which the shared one does not note.
+  EXPECT_THAT(refusal(dense, "h2o"), HasSubstr("its prefill differs"));
 
   // More than one prompt, an answer, a rewound history.
   Session turns = engine_->NewSession();

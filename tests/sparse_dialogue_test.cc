@@ -82,7 +82,9 @@ TEST_P(SparseDialogueTest, NothingLeftOutIsDense) {
   for (const char* spec :
        {"loopserve:alpha=1,budget=0", "paper:alpha=1,budget=0", "loopserve:alpha=1,budget=5000,decode_min_keys=0",
         "loopserve:min_keys=2000,budget=0", "minference:slashes=900", "flexprefill:gamma=1",
-        "flexprefill:min_budget=900", "xattention:threshold=1", "xattention:min_keys=2000"}) {
+        "flexprefill:min_budget=900", "xattention:threshold=1", "xattention:min_keys=2000", "snapkv:budget=900",
+        "pyramidkv:budget=900", "adakv:budget=900", "h2o:budget=900", "streaming:budget=900",
+        "snapkv:budget=940,when=every_turn,observe=output", "h2o:budget=900,when=every_turn"}) {
     SCOPED_TRACE(spec);
     Session sparse = Open(spec);
     const SyncStats stats = MustSync(sparse, tokens, true);
@@ -138,7 +140,9 @@ TEST_P(SparseDialogueTest, TheSameRequestGivesTheSameAnswer) {
   const std::vector<Token> tokens = Tokens(1200);
   for (const char* spec :
        {"loopserve:alpha=0.8,min_keys=0,budget=200,decode_min_keys=0,queries=3", "minference:columns=100,slashes=200",
-        "flexprefill:gamma=0.5,min_budget=128", "xattention:threshold=0.5,budget=200,interval=5,queries=3"}) {
+        "flexprefill:gamma=0.5,min_budget=128", "xattention:threshold=0.5,budget=200,interval=5,queries=3",
+        "snapkv:budget=100,when=every_turn", "pyramidkv:budget=100", "adakv:budget=100,observe=output",
+        "h2o:budget=100,when=every_turn", "streaming:budget=100"}) {
     SCOPED_TRACE(spec);
     std::set<std::vector<Token>> answers;
     for (int i = 0; i < 3; ++i) {
@@ -156,7 +160,9 @@ TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
   const std::vector<Token> tokens = Tokens(1000);
   for (const char* spec :
        {"paper:alpha=1,budget=128,interval=7,queries=5", "loopserve:alpha=1,budget=128,decode_min_keys=0",
-        "loopserve:alpha=1,budget=128,decode_min_keys=0,per_query_head=1"}) {
+        "loopserve:alpha=1,budget=128,decode_min_keys=0,per_query_head=1", "snapkv:budget=128",
+        "pyramidkv:budget=128,when=every_turn", "adakv:budget=128", "h2o:budget=128,when=every_turn",
+        "streaming:budget=128"}) {
     SCOPED_TRACE(spec);
     Session session = Open(spec);
     MustSync(session, tokens);
@@ -180,12 +186,48 @@ TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
 
 TEST_P(SparseDialogueTest, ForksAnswerAsTheOriginalWould) {
   const std::vector<Token> tokens = Tokens(900);
-  Session session = Open("loopserve:alpha=0.8,min_keys=0,budget=100,decode_min_keys=0,queries=4");
-  MustSync(session, tokens);
-  Session fork = session.Fork();
-  MustGenerate(session, 30);
-  MustGenerate(fork, 30);
-  EXPECT_EQ(Held(session), Held(fork));
+  for (const char* spec : {"loopserve:alpha=0.8,min_keys=0,budget=100,decode_min_keys=0,queries=4", "snapkv:budget=100",
+                           "adakv:budget=100,observe=output,window=9", "h2o:budget=100"}) {
+    SCOPED_TRACE(spec);
+    Session session = Open(spec);
+    MustSync(session, tokens);
+    Session fork = session.Fork();
+    MustGenerate(session, 30);
+    MustGenerate(fork, 30);
+    EXPECT_EQ(Held(session), Held(fork));
+  }
+}
+
+TEST_P(SparseDialogueTest, WhatWasEvictedIsNotComputedInLaterTurns) {
+  for (const char* spec : {"snapkv:budget=100", "pyramidkv:budget=100,when=every_turn", "adakv:budget=100",
+                           "h2o:budget=100,when=every_turn", "streaming:budget=100"}) {
+    for (const int n_new : {3, 40, 200}) {  // computed by the decode graph, and by prefill
+      SCOPED_TRACE(std::string(spec) + " " + std::to_string(n_new));
+      Session session = Open(spec);
+      EXPECT_EQ(MustSync(session, Tokens(900)).prefill_density, 1.0) << "the first prefill is dense";
+      const SyncStats stats = MustSync(session, Tokens(900 + n_new));
+      EXPECT_EQ(stats.new_tokens, n_new);
+      // Gemma's sliding layers, seven of eight, count as dense.
+      EXPECT_LT(*stats.prefill_density, GetParam() == TinyFamily::kLlama ? 0.35 : 0.95);
+      EXPECT_GT(*stats.prefill_density, 0.09);
+      EXPECT_LT(*MustGenerate(session, 10, true).decode_coverage, 1.0);
+    }
+  }
+}
+
+TEST_P(SparseDialogueTest, AnEvictedDialoguesAnswerCanBeWrittenAgain) {
+  const std::vector<Token> prompt = Tokens(600);
+  for (const char* spec : {"snapkv:budget=64", "pyramidkv:budget=64,when=every_turn", "adakv:budget=64,observe=output",
+                           "h2o:budget=64", "streaming:budget=64"}) {
+    SCOPED_TRACE(spec);
+    Session session = Open(spec);
+    MustSync(session, prompt);
+    MustGenerate(session, 40);
+    const std::vector<Token> first = Held(session);
+    EXPECT_EQ(MustSync(session, prompt).new_tokens, 1);
+    MustGenerate(session, 40);
+    EXPECT_EQ(Held(session), first);
+  }
 }
 
 TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
@@ -193,7 +235,11 @@ TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
                            "paper:budget=2,interval=4096,queries=64",
                            "loopserve:budget=2,decode_min_keys=0,queries=64,min_keys=0,recent=300",
                            "minference:columns=30,slashes=50,budget=4", "flexprefill:gamma=0.3,min_budget=1",
-                           "flexprefill:gamma=0.3,tau=1,min_budget=1", "xattention:threshold=0.3,stride=4,block=64"}) {
+                           "flexprefill:gamma=0.3,tau=1,min_budget=1", "xattention:threshold=0.3,stride=4,block=64",
+                           "snapkv:budget=2,window=1,when=every_turn", "snapkv:budget=20,window=16,observe=output",
+                           "pyramidkv:budget=8,window=5,beta=1000,when=every_turn", "h2o:budget=2,when=every_turn",
+                           "adakv:budget=6,window=4,alpha=0,when=every_turn,observe=output", "adakv:budget=33",
+                           "streaming:budget=5,when=every_turn", "streaming:budget=2,sinks=1"}) {
     SCOPED_TRACE(spec);
     Session session = Open(spec);
     std::vector<Token> tokens;
@@ -207,7 +253,8 @@ TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
 
 TEST_P(SparseDialogueTest, ReplayComputesWhatGenerateComputed) {
   for (const char* spec :
-       {"dense", "paper:rows=16,budget=24,interval=4", "loopserve:min_keys=0,budget=24,decode_min_keys=0"}) {
+       {"dense", "paper:rows=16,budget=24,interval=4", "loopserve:min_keys=0,budget=24,decode_min_keys=0",
+        "snapkv:budget=64", "adakv:budget=40,window=10,observe=output", "h2o:budget=24", "streaming:budget=24"}) {
     SCOPED_TRACE(spec);
     const std::vector<Token> prompt = Tokens(200);
     Session generated = Open(spec);

@@ -87,6 +87,45 @@ struct DecodeSettings {
   bool per_query_head = false;
 };
 
+/// Which keys and values are kept at all (published methods to compare with, each by its own rule in the same engine:
+/// docs/algorithm.md). A prefill attends everything that is kept; when it ends, each KV head of each layer keeps some
+/// positions, at their places in the context, and all that come after; the others are not attended again in this
+/// dialogue. Sliding-window layers stay as they are. The KV cache still holds all (forks and rewinds need them); what
+/// is kept is copied side by side.
+struct EvictionSettings {
+  enum class Method : uint8_t {
+    kNone,       ///< nothing is evicted
+    kSnapKv,     ///< the keys that the newest `window` rows attend (arXiv 2404.14469)
+    kPyramidKv,  ///< the same, fewer from layer to layer (arXiv 2406.02069)
+    kAdaKv,      ///< the same, a layer's budget shared out over its KV heads (arXiv 2407.11550)
+    kH2O,        ///< the keys that all rows attend, and the newest, half and half (arXiv 2306.14048)
+    kStreaming,  ///< the first and the newest (arXiv 2309.17453)
+  };
+  Method method = Method::kNone;
+  /// Positions that a KV head keeps, mean over heads (kAdaKv) and layers (kPyramidKv), the window included; contexts
+  /// that are not longer are dense. Above `window` and `sinks`. Higher: nearer to dense, slower and larger. Key
+  /// `budget`.
+  int64_t budget = 0;
+  /// Newest rows by whose attention kSnapKv, kPyramidKv and kAdaKv choose, 1 to 1024; they are kept. Key `window`.
+  int window = 0;
+  /// Neighbouring keys whose largest weight counts for each of them, an odd number from 1 to 63; 1: its own. Key
+  /// `pool`.
+  int pool = 0;
+  /// kPyramidKv: the last layer keeps 1/beta of the mean budget (without the window), the first the more; 1: all layers
+  /// the same. Key `beta`, 1 to 1000.
+  int beta = 0;
+  /// kAdaKv: share of the budget that every KV head has for sure, in [0, 1]; 1: all heads the same. Key `alpha`.
+  double alpha = 0;
+  /// kStreaming: first keys that are kept, 0 or more. Key `sinks`.
+  int64_t sinks = 0;
+  /// Compresses after each turn's prefill, among what is still kept and what is new; else only after the first, as
+  /// published: later turns and all answers are kept whole. Key `when`: `once` or `every_turn`.
+  bool every_turn = false;
+  /// kSnapKv, kAdaKv: waits until the answer has `window` tokens (or ends) and chooses by their attention, not by that
+  /// of the prompt's last rows. Key `observe`: `prompt` or `output`.
+  bool observes_output = false;
+};
+
 /// A validated policy. Written as NAME[:key=value,...], for example "dense" or "loopserve:alpha=0.9,budget=2048".
 class Policy {
  public:
@@ -105,9 +144,10 @@ class Policy {
   const std::string& ToString() const { return spec_; }
   bool is_dense() const { return prefill_.method == PrefillSettings::Method::kDense && reads_everything(); }
   /// Whether answers are computed with all keys and values, whatever the prefill leaves out.
-  bool reads_everything() const { return decode_.budget == 0; }
+  bool reads_everything() const { return decode_.budget == 0 && eviction_.method == EvictionSettings::Method::kNone; }
   const PrefillSettings& prefill() const { return prefill_; }
   const DecodeSettings& decode() const { return decode_; }
+  const EvictionSettings& eviction() const { return eviction_; }
 
   /// Whether both compute the same keys, values and logits of a prompt that an empty dialogue reads: both prefills are
   /// dense, or all their settings are equal. Such policies may fork one session (Session::Fork).
@@ -119,6 +159,7 @@ class Policy {
   std::string spec_ = "dense";
   PrefillSettings prefill_;
   DecodeSettings decode_;
+  EvictionSettings eviction_;
 };
 
 }  // namespace loopserve

@@ -56,6 +56,17 @@ std::string SettingsOf(const Policy& policy) {
   settings.Add("decode.queries", queries);
   settings.Add("decode.recent", recent);
   settings.Add("decode.per_query_head", per_query_head);
+  const auto& [kept_method, kept_budget, window, pool, beta, safe_share, sinks, every_turn, observes_output] =
+      policy.eviction();
+  settings.Add("eviction.method", kept_method);
+  settings.Add("eviction.budget", kept_budget);
+  settings.Add("eviction.window", window);
+  settings.Add("eviction.pool", pool);
+  settings.Add("eviction.beta", beta);
+  settings.Add("eviction.alpha", safe_share);
+  settings.Add("eviction.sinks", sinks);
+  settings.Add("eviction.every_turn", every_turn);
+  settings.Add("eviction.observes_output", observes_output);
   return settings.text_;
 }
 

@@ -19,11 +19,33 @@ TEST(PolicySettingsTest, DefaultsAreSpeltOut) {
 }
 
 TEST(PolicySettingsTest, EveryKeyCounts) {
-  for (const char* changed :
-       {"paper:alpha=0.5", "paper:rows=1", "paper:min_keys=9", "paper:seed=3", "paper:budget=9", "paper:interval=3",
-        "paper:queries=3", "loopserve:decode_min_keys=9", "loopserve:recent=9", "loopserve:per_query_head=1",
-        "minference:columns=99", "minference:slashes=99", "flexprefill:gamma=0.5", "flexprefill:tau=0.5",
-        "flexprefill:min_budget=9", "xattention:threshold=0.5", "xattention:stride=4", "xattention:block=64"}) {
+  for (const char* changed : {"paper:alpha=0.5",
+                              "paper:rows=1",
+                              "paper:min_keys=9",
+                              "paper:seed=3",
+                              "paper:budget=9",
+                              "paper:interval=3",
+                              "paper:queries=3",
+                              "loopserve:decode_min_keys=9",
+                              "loopserve:recent=9",
+                              "loopserve:per_query_head=1",
+                              "minference:columns=99",
+                              "minference:slashes=99",
+                              "flexprefill:gamma=0.5",
+                              "flexprefill:tau=0.5",
+                              "flexprefill:min_budget=9",
+                              "xattention:threshold=0.5",
+                              "xattention:stride=4",
+                              "xattention:block=64",
+                              "snapkv:budget=99",
+                              "snapkv:window=9",
+                              "snapkv:pool=9",
+                              "snapkv:when=every_turn",
+                              "snapkv:observe=output",
+                              "pyramidkv:beta=9",
+                              "adakv:alpha=0.5",
+                              "h2o:budget=9",
+                              "streaming:sinks=9"}) {
     const std::string name = std::string(changed).substr(0, std::string(changed).find(':'));
     EXPECT_NE(Of(changed), Of(name.c_str())) << changed;
   }

@@ -5,6 +5,7 @@
 #include "src/engine/sampler.h"
 #include "src/engine/session_impl.h"
 #include "src/engine/text_stream.h"
+#include "src/model/evictor.h"
 #include "src/session/prefix.h"
 
 namespace loopserve {
@@ -18,7 +19,6 @@ void ReportPrefill(const ForwardStats& forward, SyncStats* stats) {
   const PrefillFigures& figures = forward.attention;
   stats->attention_ms = figures.attention_ms;
   stats->selection_ms = figures.selection_ms;
-  // Passes of a few rows count no pairs: they compute all.
   stats->prefill_density = figures.causal_pairs > 0 ? figures.computed_pairs / figures.causal_pairs : 1.0;
   if (figures.heldout_coverage.empty()) return;
   stats->coverage_heldout = Mean(figures.heldout_coverage);
@@ -78,9 +78,9 @@ Status SessionImpl::Check(std::span<const Token> prompt, size_t before) const {
   return Status::Ok();
 }
 
-void SessionImpl::Rewind(int64_t n_tokens) {
+void SessionImpl::Rewind(int64_t n_tokens, int64_t n_same) {
   if (n_tokens == static_cast<int64_t>(tokens_.size())) return;
-  dialogue_.Truncate(n_tokens);
+  dialogue_.Truncate(n_tokens, n_same);
   tokens_.resize(static_cast<size_t>(n_tokens));
   logits_.clear();
   read_at_once_ = 0;
@@ -102,7 +102,7 @@ Result<SyncStats> SessionImpl::Sync(std::span<const Token> prompt, const RunCont
   if (prompt.empty()) return Status(StatusCode::kInvalidArgument, "the prompt is empty");
   LS_RETURN_IF_ERROR(Check(prompt));
   const SyncPlan plan = PlanSync(tokens_, prompt, !logits_.empty());
-  Rewind(plan.keep_tokens);
+  Rewind(plan.keep_tokens, std::ranges::mismatch(tokens_, prompt).in1 - tokens_.begin());
   SyncStats stats;
   stats.kind = plan.kind;
   stats.prompt_tokens = static_cast<int64_t>(prompt.size());
@@ -111,6 +111,10 @@ Result<SyncStats> SessionImpl::Sync(std::span<const Token> prompt, const RunCont
   if (plan.new_tokens > 0) {
     ForwardStats forward;
     LS_RETURN_IF_ERROR(Append(prompt.subspan(static_cast<size_t>(plan.keep_tokens)), control, on_logits, &forward));
+    if (Status status = engine_->forward().EndPrompt(dialogue_, plan.new_tokens, &forward); !status.ok()) {
+      Rewind(plan.keep_tokens, plan.keep_tokens);
+      return status;
+    }
     if (plan.keep_tokens == 0) read_at_once_ = prompt.size();
     stats.linear_ms = forward.linear_ms;
     ReportPrefill(forward, &stats);
@@ -160,6 +164,9 @@ class SessionImpl::Answer {
     last_token_ += spent;
     return Status::Ok();
   }
+
+  /// The last token was drawn.
+  Status Finish() { return session_.engine_->forward().FinishAnswer(session_.dialogue_, &forward_); }
 
   void Report(GenerationStats* stats) const {
     if (stats->output_tokens > 1) {
@@ -227,6 +234,7 @@ Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, cons
   }
   if (!stream.stopped()) show(stream.Finish());
   if (stream.stopped()) stats.stop_reason = StopReason::kStopString;
+  LS_RETURN_IF_ERROR(answer.Finish());
   answer.Report(&stats);
   return stats;
 }
@@ -248,6 +256,7 @@ Result<GenerationStats> SessionImpl::Replay(std::span<const Token> tokens, const
     LS_RETURN_IF_ERROR(answer.Step(token));
   }
   stats.text += stream.Finish();
+  LS_RETURN_IF_ERROR(answer.Finish());
   answer.Report(&stats);
   return stats;
 }

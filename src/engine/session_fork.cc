@@ -31,9 +31,10 @@ Status SessionImpl::CheckFork(const Policy& policy) const {
 Result<std::unique_ptr<SessionImpl>> SessionImpl::Fork(const Policy& policy) const {
   LS_RETURN_IF_ERROR(CheckFork(policy));
   std::unique_ptr<SessionImpl> fork(new SessionImpl(*this, policy));
-  double selection_ms = 0;
-  LS_RETURN_IF_ERROR(
-      engine_->forward().EndPrefill(fork->dialogue_, static_cast<int64_t>(tokens_.size()), &selection_ms));
+  const auto n_tokens = static_cast<int64_t>(tokens_.size());
+  ForwardStats stats;
+  LS_RETURN_IF_ERROR(engine_->forward().EndPrefill(fork->dialogue_, n_tokens, &stats.attention.selection_ms));
+  LS_RETURN_IF_ERROR(engine_->forward().EndPrompt(fork->dialogue_, n_tokens, &stats));
   return fork;
 }
 

@@ -42,7 +42,8 @@ class SessionImpl {
   /// Computes tokens after what is held. On error the timeline ends where it did.
   Status Append(std::span<const Token> tokens, const RunControl& control, const LogitsCallback& on_logits,
                 ForwardStats* stats);
-  void Rewind(int64_t n_tokens);
+  /// n_same: tokens that stand there as they are wanted, where one of them is only computed anew.
+  void Rewind(int64_t n_tokens, int64_t n_same);
 
   std::shared_ptr<EngineImpl> engine_;
   Dialogue dialogue_;

@@ -42,6 +42,20 @@ struct AttentionProblem {
   const KvHeadView* kv = nullptr;  ///< [n_kv_heads]; n_keys >= first_position + n_rows
 };
 
+/// The part of `whole` that one KV head's queries are, over that head's own keys, however many it has: the last row
+/// stands behind the last of them.
+inline AttentionProblem KvHeadProblem(const AttentionProblem& whole, int kv_head) {
+  AttentionProblem part = whole;
+  part.n_heads = whole.n_heads / whole.n_kv_heads;
+  part.n_kv_heads = 1;
+  part.kv = &whole.kv[kv_head];
+  part.first_position = part.kv->n_keys - whole.n_rows;
+  const int64_t column = int64_t{kv_head} * part.n_heads * part.head_dim;
+  if (part.q != nullptr) part.q += column;
+  if (part.out != nullptr) part.out += column;
+  return part;
+}
+
 inline constexpr int kMaxHeadDim = 512;
 
 // ---- Prefill ----

@@ -8,6 +8,7 @@
 #include "src/kernels/attention.h"
 #include "src/model/heads.h"
 #include "src/model/layer_graph.h"
+#include "src/model/prefill_layer.h"
 #include "src/model/rope_table.h"
 
 namespace loopserve {
@@ -35,6 +36,7 @@ struct DecodeGraph::Step {
   double attention_ms = 0;
   double selection_ms = 0;
   double keys_read = 0, keys_held = 0;
+  double computed_pairs = 0, causal_pairs = 0;
 };
 
 struct DecodeGraph::LayerNode {
@@ -84,31 +86,27 @@ struct DecodeGraph::LayerNode {
     const Dialogue& dialogue = *step->dialogue;
     const int64_t n_keys = step->first_position + step->rows;
     const int64_t held = problem.window > 0 ? std::min(n_keys, problem.window) : n_keys;
-    const bool in_set = reads == Reads::kWorkingSet;
     for (int head = 0; head < p.n_kv_heads; ++head) {
       KvHeadView& view = views[static_cast<size_t>(head)];
-      view = in_set ? WorkingSetKeeper::View(dialogue, layer, head) : dialogue.cache.View(layer, head, n_keys);
+      if (reads == Reads::kWorkingSet) {
+        view = WorkingSetKeeper::View(dialogue, layer, head);
+      } else if (reads == Reads::kKept) {
+        view = dialogue.kept.View(layer, head);
+      } else {
+        view = dialogue.cache.View(layer, head, n_keys);
+      }
       step->keys_held += static_cast<double>(held);
-      if (reads != Reads::kCodedKeys) step->keys_read += static_cast<double>(in_set ? view.n_keys : held);
+      if (reads != Reads::kCodedKeys) step->keys_read += static_cast<double>(HasOwnKeys() ? view.n_keys : held);
     }
     problem.n_rows = step->rows;
+    step->computed_pairs += PairsHeld(problem);
+    step->causal_pairs += CausalPairs(step->rows, step->first_position + 1) * p.n_heads;
     problem.first_position = step->first_position;
     problem.q_row_stride = problem.out_row_stride = p.q_width();
   }
 
-  /// The part of `whole` that one KV head's queries are, over their own keys: all of them, so the row stands behind the
-  /// last.
-  AttentionProblem HeadProblem(const AttentionProblem& whole, int kv_head) const {
-    AttentionProblem part = whole;
-    part.n_heads = whole.n_heads / whole.n_kv_heads;
-    part.n_kv_heads = 1;
-    part.kv = &views[static_cast<size_t>(kv_head)];
-    part.first_position = part.kv->n_keys - 1;
-    const int64_t column = int64_t{kv_head} * part.n_heads * part.head_dim;
-    if (part.q != nullptr) part.q += column;
-    if (part.out != nullptr) part.out += column;
-    return part;
-  }
+  /// Whether each KV head has keys of its own, side by side, of which the rows attend all.
+  bool HasOwnKeys() const { return reads == Reads::kWorkingSet || reads == Reads::kKept; }
   std::byte* HeadPartials(int kv_head) const {
     return step->partials.data() + step->head_partial_bytes * static_cast<size_t>(kv_head);
   }
@@ -146,6 +144,9 @@ void DecodeGraph::StoreNode(ggml_tensor* y, int thread, int, void* userdata) {
     node.StoreRows(y->src[0], y->src[1], turns);
     dialogue.queries.Store(node.layer, step.first_position, step.rows, q);
     if (node.reads == Reads::kWorkingSet) WorkingSetKeeper::Append(dialogue, node.layer, step.first_position);
+    for (int head = 0; node.reads == Reads::kKept && head < node.problem.n_kv_heads; ++head) {
+      dialogue.kept.Extend(dialogue.cache, node.layer, head, step.first_position + step.rows);
+    }
     node.FindKeys();
   }
   if (node.reads != Reads::kCodedKeys) return;
@@ -175,12 +176,12 @@ void DecodeGraph::PartialNode(ggml_tensor*, int thread, int n_threads, void* use
   if (node.reads == Reads::kCodedKeys) return node.coded->Attend(node.views.data(), thread);
   AttentionProblem problem = node.problem;
   problem.q = node.step->queries[static_cast<size_t>(thread)].data();
-  if (node.reads == Reads::kEverything) {
+  if (!node.HasOwnKeys()) {
     DecodeAttentionPartial(problem, thread, n_threads, node.step->partials.data());
     return;
   }
   for (int head = 0; head < node.problem.n_kv_heads; ++head) {
-    DecodeAttentionPartial(node.HeadProblem(problem, head), thread, n_threads, node.HeadPartials(head));
+    DecodeAttentionPartial(KvHeadProblem(problem, head), thread, n_threads, node.HeadPartials(head));
   }
 }
 
@@ -191,10 +192,10 @@ void DecodeGraph::MergeNode(ggml_tensor* y, int thread, int n_threads, void* use
   if (node.reads == Reads::kCodedKeys) {
     node.coded->Merge(problem.out, thread);
     if (thread == 0) node.step->keys_read += node.coded->KeysRead();
-  } else if (node.reads == Reads::kWorkingSet) {
+  } else if (node.HasOwnKeys()) {
     const int group = problem.n_heads / problem.n_kv_heads;
     for (int head = thread; head < problem.n_kv_heads; head += n_threads) {
-      DecodeAttentionMerge(node.HeadProblem(problem, head), n_threads, 0, group, node.HeadPartials(head));
+      DecodeAttentionMerge(KvHeadProblem(problem, head), n_threads, 0, group, node.HeadPartials(head));
     }
   } else {
     DecodeAttentionMerge(problem, n_threads, problem.n_heads * thread / n_threads,
@@ -279,12 +280,14 @@ Status DecodeGraph::Run(Dialogue& dialogue, std::span<const Token> tokens, bool 
   step.first_position = cache.n_tokens();
   step.rows = rows;
   step.attention_ms = step.selection_ms = step.keys_read = step.keys_held = 0;
+  step.computed_pairs = step.causal_pairs = 0;
   double selection_ms = 0;
   if (rows > 1) {
     dialogue.EndAnswer();
   } else {
     LS_RETURN_IF_ERROR(sparsity_.BeginStep(dialogue, &selection_ms));
   }
+  LS_RETURN_IF_ERROR(dialogue.kept.Prepare(cache, rows));  // the nodes add rows, and cannot fail
   for (const std::unique_ptr<LayerNode>& node : nodes_) node->reads = sparsity_.Of(dialogue, node->layer);
   for (int64_t i = 0; i < rows; ++i) {
     step.tokens[i] = tokens[i];
@@ -310,6 +313,8 @@ Status DecodeGraph::Run(Dialogue& dialogue, std::span<const Token> tokens, bool 
     stats->linear_ms += MillisecondsSince(start) - step.attention_ms - selection_ms;
     stats->decode_keys_read += step.keys_read;
     stats->decode_keys_held += step.keys_held;
+    stats->attention.computed_pairs += step.computed_pairs;
+    stats->attention.causal_pairs += step.causal_pairs;
   }
   return Status::Ok();
 }

@@ -66,6 +66,7 @@ Status DecodeSparsity::BeginStep(Dialogue& dialogue, double* selection_ms) {
 
 DecodeSparsity::Reads DecodeSparsity::Of(const Dialogue& dialogue, int layer) const {
   if (model_.params().window(layer) > 0 || !dialogue.decodes_sparsely()) return Reads::kEverything;
+  if (dialogue.kept.active()) return Reads::kKept;
   return dialogue.reads_coded_keys ? Reads::kCodedKeys : Reads::kWorkingSet;
 }
 
@@ -77,8 +78,12 @@ double DecodeSparsity::SeenShare(const Dialogue& dialogue, int layer, int kv_hea
   const KvHeadView kv = dialogue.cache.View(layer, kv_head, n_keys);
   const int group = p.n_heads / p.n_kv_heads;
   const bool by_codes = dialogue.reads_coded_keys;
-  const std::vector<uint8_t> of_set =
-      by_codes ? std::vector<uint8_t>() : WorkingSetKeeper::Seen(dialogue, layer, kv_head);
+  std::vector<uint8_t> of_set;
+  if (dialogue.kept.active()) {
+    of_set = dialogue.kept.Seen(layer, kv_head, n_keys);
+  } else if (!by_codes) {
+    of_set = WorkingSetKeeper::Seen(dialogue, layer, kv_head);
+  }
   const auto n = static_cast<size_t>(n_keys);
   std::vector<float> scores((n + 15) / 16 * 16);
   double share = 0;

@@ -1,4 +1,5 @@
-// Which keys the steps of an answer read: by working sets (paper's Algorithm 2) or by coded keys, as the policy says.
+// Which keys the steps of an answer read: by working sets (paper's Algorithm 2), by coded keys, or what an eviction
+// policy left, as the policy says.
 // Thread rule: one owner.
 #pragma once
 
@@ -15,7 +16,7 @@ namespace loopserve {
 class DecodeSparsity {
  public:
   /// What the attention of a layer reads in a step.
-  enum class Reads { kEverything, kWorkingSet, kCodedKeys };
+  enum class Reads { kEverything, kWorkingSet, kCodedKeys, kKept };
 
   DecodeSparsity(const Model& model, ComputeThreads& threads);
 

@@ -1,5 +1,5 @@
-// What the model keeps of one dialogue: all keys and values, the policy that says which of them are computed with, and
-// what decode steps choose by: the newest queries, coded keys.
+// What the model keeps of one dialogue: all keys and values, the policy that says which of them are computed with, what
+// an eviction policy left of them, and what decode steps choose by: the newest queries, coded keys.
 // Thread rule: one thread at a time.
 #pragma once
 
@@ -10,6 +10,7 @@
 #include "loopserve/policy.h"
 #include "src/kvcache/kv_cache.h"
 #include "src/model/coded_keys.h"
+#include "src/model/kept_keys.h"
 #include "src/model/recent_queries.h"
 
 namespace loopserve {
@@ -34,28 +35,35 @@ struct WorkingSets {
 
 /// What a policy needs of a prefill for what follows it, beside keys and values: so many of its newest queries. One
 /// that needs more shares no prefill (Policy::SharesPrefill).
-inline int NotedQueries(const Policy& policy) { return policy.reads_everything() ? 0 : policy.decode().queries; }
+int NotedQueries(const Policy& policy);
 
 struct Dialogue {
   Dialogue(KvCache cache_in, Policy policy_in, RecentQueries queries_in)
-      : cache(std::move(cache_in)), policy(std::move(policy_in)), queries(std::move(queries_in)) {}
+      : cache(std::move(cache_in)),
+        policy(std::move(policy_in)),
+        queries(std::move(queries_in)),
+        kept(cache.layout()) {}
 
   /// A second dialogue with the same past.
   Dialogue Fork() const {
     Dialogue fork(cache.Fork(), policy, queries);
     fork.coded_keys = coded_keys;
+    fork.kept = kept.Fork();
     return fork;
   }
-  void Truncate(int64_t n_tokens) {
+  /// Forgets tokens from n_tokens on. n_same: as in KeptKeys::Truncate.
+  void Truncate(int64_t n_tokens, int64_t n_same) {
     cache.Truncate(n_tokens);
     queries.Truncate(n_tokens);
     coded_keys.Truncate(n_tokens);
+    kept.Truncate(n_tokens, n_same);
     EndAnswer();
   }
+  void Truncate(int64_t n_tokens) { Truncate(n_tokens, n_tokens); }
 
   /// Whether steps of the answer on its way read less than everything.
-  bool decodes_sparsely() const { return working_sets.active() || reads_coded_keys; }
-  /// Steps read everything from now on.
+  bool decodes_sparsely() const { return working_sets.active() || reads_coded_keys || kept.active(); }
+  /// Steps read everything that is kept from now on.
   void EndAnswer() {
     working_sets.Clear();
     reads_coded_keys = false;
@@ -65,6 +73,7 @@ struct Dialogue {
   KvCache cache;
   Policy policy;
   RecentQueries queries;
+  KeptKeys kept;
   CodedKeys coded_keys;
   WorkingSets working_sets;
   std::vector<float> least_weights;  ///< [n_layers][choices of a layer]: keys that are lighter are not considered

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "src/model/decode_graph.h"
+#include "src/model/evictor.h"
 #include "src/model/prefill.h"
 
 namespace loopserve {
@@ -28,6 +29,7 @@ Result<std::unique_ptr<Forward>> Forward::Create(const Model& model, ComputeThre
   forward->decode_ = std::make_unique<DecodeGraph>(model, threads);
   forward->prefill_ = std::make_unique<Prefill>(model, forward->gemm_.get(), forward->logits_gemm_.get(), threads,
                                                 options.weight_cache_bytes);
+  forward->evictor_ = std::make_unique<Evictor>(model, threads);
   return forward;
 }
 
@@ -43,7 +45,14 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
     }
     std::span<const float> logits;
     const int64_t first_position = cache.n_tokens();
-    LS_RETURN_IF_ERROR(decode_->Run(dialogue, tokens, static_cast<bool>(on_logits), &logits, stats));
+    double selection_ms = 0;
+    LS_RETURN_IF_ERROR(evictor_->BeginStep(dialogue, &selection_ms));
+    if (stats != nullptr) stats->attention.selection_ms += selection_ms;
+    Status status = decode_->Run(dialogue, tokens, static_cast<bool>(on_logits), &logits, stats);
+    if (!status.ok()) {
+      dialogue.kept.Truncate(first_position, first_position);  // it may have been extended
+      return status;
+    }
     cache.CommitTokens(n);
     const size_t n_vocab = logits.size() / (on_logits ? tokens.size() : 1);
     for (int64_t r = 0; on_logits && r < n; ++r) {
@@ -71,6 +80,14 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
 
 Status Forward::EndPrefill(Dialogue& dialogue, int64_t n_rows, double* selection_ms) {
   return n_rows > kDecodeRows ? decode_->sparsity().EndPrefill(dialogue, selection_ms) : Status::Ok();
+}
+
+Status Forward::EndPrompt(Dialogue& dialogue, int64_t n_new, ForwardStats* stats) {
+  return evictor_->EndPrompt(dialogue, n_new, &stats->attention.selection_ms);
+}
+
+Status Forward::FinishAnswer(Dialogue& dialogue, ForwardStats* stats) {
+  return evictor_->EndAnswer(dialogue, &stats->attention.selection_ms);
 }
 
 Status Forward::BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stats) {

@@ -29,6 +29,7 @@ struct ForwardStats {
 };
 
 class DecodeGraph;
+class Evictor;
 class Prefill;
 
 class Forward {
@@ -52,9 +53,14 @@ class Forward {
   /// After a prefill of n_rows was committed, which Run does by itself: codes its keys, where the policy wants that.
   /// For a dialogue whose prefill another one ran.
   Status EndPrefill(Dialogue& dialogue, int64_t n_rows, double* selection_ms);
+  /// The tokens of a prompt are computed, the last n_new of them by the Run before: an eviction policy compresses.
+  /// kResourceExhausted.
+  Status EndPrompt(Dialogue& dialogue, int64_t n_new, ForwardStats* stats);
   /// Before the first token of an answer: chooses what its steps will read, where the policy wants that.
   Status BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stats);
-  /// After the last: gives the working sets' memory back.
+  /// After the last: an eviction policy that waited for the answer compresses. kResourceExhausted.
+  Status FinishAnswer(Dialogue& dialogue, ForwardStats* stats);
+  /// And however it ended: gives the working sets' memory back.
   void EndAnswer(Dialogue& dialogue);
   /// True attention weight that the step just run could see, for each sparse layer and KV head. Slow.
   Result<std::vector<double>> MeasureDecodeCoverage(Dialogue& dialogue);
@@ -67,6 +73,7 @@ class Forward {
   std::unique_ptr<Gemm> logits_gemm_;  ///< f32: scoring asks for every row's logits, and is never what a user waits for
   std::unique_ptr<DecodeGraph> decode_;
   std::unique_ptr<Prefill> prefill_;
+  std::unique_ptr<Evictor> evictor_;
 };
 
 }  // namespace loopserve

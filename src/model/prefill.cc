@@ -139,7 +139,7 @@ Status Prefill::PrepareBuffers(const Pass& pass) {
     return Status(StatusCode::kResourceExhausted,
                   "not enough memory for the workspace of " + std::to_string(rows) + " new tokens");
   }
-  return attention_.Reserve(pass.rows(), n_keys, pass.dialogue.policy.prefill());
+  return attention_.Reserve(pass.rows(), n_keys, pass.dialogue.policy);
 }
 
 Status Prefill::ForChunks(Pass& pass, int64_t first_row, const std::function<Status(int64_t, int64_t)>& body) {
@@ -173,8 +173,8 @@ Status Prefill::RunLayers(Pass& pass) {
     if (pass.control.inspector != nullptr) LS_RETURN_IF_ERROR(Inspect(pass, layer));
     const auto attention_start = Clock::now();
     dialogue.queries.Store(layer, dialogue.cache.n_tokens(), pass.rows(), q_.floats());
-    LS_RETURN_IF_ERROR(attention_.Run(dialogue.cache, layer, pass.rows(), first_needed, dialogue.policy.prefill(),
-                                      pass.control.measure_quality, &q_, &pass.figures));
+    LS_RETURN_IF_ERROR(
+        attention_.Run(dialogue, layer, pass.rows(), first_needed, pass.control.measure_quality, &q_, &pass.figures));
     pass.attention_wall_ms += MillisecondsSince(attention_start);
     LS_RETURN_IF_ERROR(pass.Step());
     LS_RETURN_IF_ERROR(ForChunks(pass, first_needed, [&](int64_t first, int64_t rows) {

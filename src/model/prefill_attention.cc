@@ -4,6 +4,7 @@
 #include "src/base/clock.h"
 #include "src/model/prefill_layer.h"
 #include "src/model/prefill_methods.h"
+#include "src/selection/eviction/eviction_choice.h"
 #include "src/selection/flexprefill/flex_choice.h"
 
 namespace loopserve {
@@ -55,6 +56,12 @@ void AddFigures(std::span<const PrefillThread> states, PrefillFigures* figures) 
   }
 }
 
+/// Whether the policy weighs keys by what all rows attend, and will choose again.
+bool CountsColumns(const Dialogue& dialogue) {
+  const EvictionSettings& settings = dialogue.policy.eviction();
+  return SumsColumns(settings) && (settings.every_turn || dialogue.kept.choices().empty());
+}
+
 }  // namespace
 
 void PrefillFigures::Add(const PrefillFigures& other) {
@@ -74,11 +81,11 @@ PrefillAttention::PrefillAttention(const Model& model, AttentionMath math, Compu
 
 PrefillAttention::~PrefillAttention() = default;
 
-Status PrefillAttention::Reserve(int64_t n_rows, int64_t n_keys, const PrefillSettings& settings) {
+Status PrefillAttention::Reserve(int64_t n_rows, int64_t n_keys, const Policy& policy) {
   const HyperParams& p = model_.params();
-  const bool is_sparse = settings.method != Method::kDense;
-  const size_t scratch =
-      is_sparse ? SparseScratchBytes(p.head_dim, n_keys, math_) : PrefillScratchBytes(p.head_dim, math_);
+  const bool is_sparse = policy.prefill().method != Method::kDense;
+  const size_t scratch = is_sparse || SumsColumns(policy.eviction()) ? SparseScratchBytes(p.head_dim, n_keys, math_)
+                                                                     : PrefillScratchBytes(p.head_dim, math_);
   bool ok = packed_kv_.Reserve(PackedKvBytes(p.head_dim, n_keys, math_) * static_cast<size_t>(p.n_kv_heads)) &&
             (!is_sparse || out_.Reserve(static_cast<size_t>(n_rows * p.q_width()) * sizeof(float)));
   for (PrefillThread& state : states_) ok = ok && state.scratch.Reserve(scratch);
@@ -94,48 +101,69 @@ void PrefillAttention::FreeAbove(size_t bytes) {
   for (PrefillThread& state : states_) state.weights = {};
 }
 
-Status PrefillAttention::Run(const KvCache& cache, int layer_index, int64_t n_rows, int64_t first_row,
-                             const PrefillSettings& settings, bool measure, AlignedBuffer* q, PrefillFigures* figures) {
-  const auto start = Clock::now();
+Status PrefillAttention::Describe(Dialogue& dialogue, int index, int64_t n_rows, PrefillLayer* layer) {
   const HyperParams& p = model_.params();
-  const int64_t n_keys = cache.n_tokens() + n_rows;
-  PrefillLayer layer;
-  layer.index = layer_index;
-  layer.settings = &settings;
-  layer.math = math_;
-  layer.measure = measure;
-  layer.threads = &threads_;
-  layer.states = states_;
+  const int64_t n_keys = dialogue.cache.n_tokens() + n_rows;
+  layer->index = index;
+  layer->settings = &dialogue.policy.prefill();
+  layer->math = math_;
+  layer->threads = &threads_;
+  layer->states = states_;
+  layer->reads_kept = dialogue.kept.active() && p.window(index) == 0;
+  if (layer->reads_kept) {
+    LS_RETURN_IF_ERROR(threads_.ForItems(p.n_kv_heads, [&](int64_t head, int) {
+      dialogue.kept.Extend(dialogue.cache, index, static_cast<int>(head), n_keys);
+    }));
+  }
   const size_t packed_bytes = PackedKvBytes(p.head_dim, n_keys, math_);
   for (int head = 0; head < p.n_kv_heads; ++head) {
-    layer.views.push_back(cache.View(layer_index, head, n_keys));
-    layer.packed.push_back(packed_kv_.data() + packed_bytes * static_cast<size_t>(head));
+    layer->views.push_back(layer->reads_kept ? dialogue.kept.View(index, head)
+                                             : dialogue.cache.View(index, head, n_keys));
+    layer->packed.push_back(packed_kv_.data() + packed_bytes * static_cast<size_t>(head));
   }
-  layer.packed_read.assign(layer.packed.begin(), layer.packed.end());
-  AttentionProblem& problem = layer.problem;
-  problem.q = q->floats() + first_row * p.q_width();
-  problem.out = q->floats() + first_row * p.q_width();
+  layer->packed_read.assign(layer->packed.begin(), layer->packed.end());
+  AttentionProblem& problem = layer->problem;
   problem.q_row_stride = problem.out_row_stride = p.q_width();
-  problem.n_rows = n_rows - first_row;
-  problem.first_position = cache.n_tokens() + first_row;
+  problem.n_rows = n_rows;
+  problem.first_position = dialogue.cache.n_tokens();
   problem.n_heads = p.n_heads;
   problem.n_kv_heads = p.n_kv_heads;
   problem.head_dim = p.head_dim;
   problem.scale = p.attention_scale;
-  problem.window = p.window(layer_index);
-  problem.kv = layer.views.data();
-  const double causal = CausalPairs(problem.n_rows, problem.first_position + 1) * p.n_heads;
+  problem.window = p.window(index);
+  problem.kv = layer->views.data();
+  return Status::Ok();
+}
 
+Status PrefillAttention::Run(Dialogue& dialogue, int index, int64_t n_rows, int64_t first_row, bool measure,
+                             AlignedBuffer* q, PrefillFigures* figures) {
+  const auto start = Clock::now();
+  const PrefillSettings& settings = dialogue.policy.prefill();
+  PrefillLayer layer;
+  layer.measure = measure;
+  LS_RETURN_IF_ERROR(Describe(dialogue, index, n_rows, &layer));
   for (PrefillThread& state : states_) state.Reset();
   LS_RETURN_IF_ERROR(PackAll(layer));
-  const bool is_sparse = IsSparse(settings, problem, n_keys);
+  AttentionProblem& problem = layer.problem;
+  problem.q = q->floats();
+  if (CountsColumns(dialogue) && problem.window == 0) {
+    std::vector<std::vector<float>> sums;
+    LS_RETURN_IF_ERROR(SumColumns(layer, &sums));
+    for (int head = 0; head < problem.n_kv_heads; ++head) {
+      dialogue.kept.AddColumnSums(index, head, sums[static_cast<size_t>(head)]);
+    }
+  }
+  problem.q = problem.out = q->floats() + first_row * problem.q_row_stride;
+  problem.n_rows -= first_row;
+  problem.first_position += first_row;
+  const bool is_sparse = IsSparse(settings, problem, problem.first_position + problem.n_rows);
   if (is_sparse) {
     LS_CHECK(first_row == 0);  // no policy asks for the last row alone of so many
     problem.out = out_.floats();
     LS_RETURN_IF_ERROR(RunMethod(settings.method, layer));
     std::swap(*q, out_);
   } else {
-    LS_RETURN_IF_ERROR(PrefillDense(layer));
+    LS_RETURN_IF_ERROR(layer.reads_kept ? PrefillKept(layer) : PrefillDense(layer));
   }
   double selection = 0, measured = 0, computed = 0;
   for (const PrefillThread& state : states_) {
@@ -144,18 +172,18 @@ Status PrefillAttention::Run(const KvCache& cache, int layer_index, int64_t n_ro
     computed += state.computed_pairs;
   }
   AddFigures(states_, figures);
-  figures->causal_pairs += causal;
-  figures->computed_pairs += is_sparse ? computed : causal;
+  figures->causal_pairs += CausalPairs(problem.n_rows, problem.first_position + 1) * problem.n_heads;
+  figures->computed_pairs += is_sparse ? computed : PairsHeld(problem);
   figures->selection_ms += selection;
   figures->attention_ms += MillisecondsSince(start) - selection - measured;
   return Status::Ok();
 }
 
 Status PrefillAttention::PackAll(const PrefillLayer& layer) {
-  const int64_t n_keys = layer.views.front().n_keys;
-  const int64_t n_groups = (n_keys + kPackGroupKeys - 1) / kPackGroupKeys;
   return threads_.Parallel([&](int thread, int n_threads) {
     for (size_t head = 0; head < layer.views.size(); ++head) {
+      const int64_t n_keys = layer.views[head].n_keys;
+      const int64_t n_groups = (n_keys + kPackGroupKeys - 1) / kPackGroupKeys;
       const int64_t first = n_groups * thread / n_threads * kPackGroupKeys;
       const int64_t last = std::min(n_groups * (thread + 1) / n_threads * kPackGroupKeys, n_keys);
       if (first < last) PackKv(layer.views[head], first, last, math_, layer.packed[head]);

@@ -14,8 +14,8 @@
 #include "loopserve/status.h"
 #include "src/base/aligned_buffer.h"
 #include "src/kernels/attention.h"
-#include "src/kvcache/kv_cache.h"
 #include "src/model/compute_threads.h"
+#include "src/model/dialogue.h"
 #include "src/model/model.h"
 
 namespace loopserve {
@@ -48,17 +48,20 @@ class PrefillAttention {
   ~PrefillAttention();
 
   /// Memory for passes of n_rows rows over n_keys keys. kResourceExhausted.
-  Status Reserve(int64_t n_rows, int64_t n_keys, const PrefillSettings& settings);
+  Status Reserve(int64_t n_rows, int64_t n_keys, const Policy& policy);
 
   /// q: f32 [n_rows, q_width], queries of the cache's newest, stored but not committed rows; on return the attention's
-  /// output of rows [first_row, n_rows) stands in their place.
-  Status Run(const KvCache& cache, int layer, int64_t n_rows, int64_t first_row, const PrefillSettings& settings,
-             bool measure, AlignedBuffer* q, PrefillFigures* figures);
+  /// output of rows [first_row, n_rows) stands in their place. What eviction left is attended, and extended by these
+  /// rows.
+  Status Run(Dialogue& dialogue, int layer, int64_t n_rows, int64_t first_row, bool measure, AlignedBuffer* q,
+             PrefillFigures* figures);
 
   /// Gives back what is larger than `bytes`.
   void FreeAbove(size_t bytes);
 
  private:
+  /// The problem of all n_rows rows. Extends what is kept.
+  Status Describe(Dialogue& dialogue, int index, int64_t n_rows, PrefillLayer* layer);
   Status PackAll(const PrefillLayer& layer);
 
   const Model& model_;

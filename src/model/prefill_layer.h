@@ -47,6 +47,7 @@ struct PrefillLayer {
   const PrefillSettings* settings = nullptr;
   AttentionMath math = AttentionMath::kF32;
   bool measure = false;
+  bool reads_kept = false;  ///< views are what eviction left: heads differ in length, and positions are not indices
   AttentionProblem problem;
   std::vector<KvHeadView> views;              ///< [n_kv_heads], what problem.kv points to
   std::vector<std::byte*> packed;             ///< [n_kv_heads], from PackKv
@@ -80,6 +81,16 @@ float ShareOfTiles(std::span<const int32_t> tiles, const float* weights, int64_t
 /// Causal pairs of `rows` rows, the first of which attends `first_keys` keys.
 inline double CausalPairs(int64_t rows, int64_t first_keys) {
   return static_cast<double>(rows) * (static_cast<double>(first_keys) + static_cast<double>(rows - 1) / 2);
+}
+
+/// The pairs of a problem whose rows, the newest, attend all that each KV head holds up to them. A sliding window
+/// counts as none.
+inline double PairsHeld(const AttentionProblem& problem) {
+  double pairs = 0;
+  for (int head = 0; head < problem.n_kv_heads; ++head) {
+    pairs += CausalPairs(problem.n_rows, problem.kv[head].n_keys - problem.n_rows + 1);
+  }
+  return pairs * (problem.n_heads / problem.n_kv_heads);
 }
 
 }  // namespace loopserve

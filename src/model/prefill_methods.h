@@ -14,6 +14,13 @@ namespace loopserve {
 /// Every causal pair. Counts and measures nothing. (prefill_dense.cc)
 Status PrefillDense(const PrefillLayer& layer);
 
+/// Every causal pair of what each KV head holds: layer.views, which may differ in length. (prefill_kept.cc)
+Status PrefillKept(const PrefillLayer& layer);
+
+/// Not a way to compute: sums[kv_head], f32 [keys that the head holds], of the softmax weights that all rows and the
+/// query heads of the KV head give each key. Counts as selection. (prefill_kept.cc)
+Status SumColumns(const PrefillLayer& layer, std::vector<std::vector<float>>* sums);
+
 /// Tiles of 16 keys, chosen for each block of 96 rows of a head by its own sampled rows. (prefill_tiles.cc)
 Status PrefillTiles(const PrefillLayer& layer);
 

@@ -1,15 +1,12 @@
 #include "src/model/working_set.h"
 
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
 #include <cstring>
 #include <new>
 
 #include "src/base/check.h"
 #include "src/base/clock.h"
-#include "src/kernels/key_list.h"
-#include "src/kernels/row_scores.h"
+#include "src/model/query_weights.h"
 #include "src/selection/decode/key_choice.h"
 
 namespace loopserve {
@@ -30,7 +27,8 @@ void CopyRow(const KvHeadView& kv, int64_t key, int64_t slot, HeadWorkingSet& he
 }  // namespace
 
 struct WorkingSetKeeper::ThreadState {
-  std::vector<float> scores;  // [kMaxScoredQueries][stride]
+  std::vector<ObservingQuery> queries;
+  std::vector<float> scores;
   std::vector<float> weight;  // [n_keys]
   std::vector<float> scratch;
   std::vector<uint8_t> chosen;
@@ -113,36 +111,16 @@ void WorkingSetKeeper::SumWeights(const Dialogue& dialogue, const Task& task, in
   const HyperParams& p = model_.params();
   const int group = p.n_heads / p.n_kv_heads;
   const int64_t n_keys = dialogue.cache.n_tokens();
-  const KvHeadView kv = dialogue.cache.View(task.layer, task.kv_head, n_keys);
-  const int64_t stride = (n_keys + kChoiceTileKeys - 1) / kChoiceTileKeys * kChoiceTileKeys;
-  state.scores.resize(static_cast<size_t>(kMaxScoredQueries * stride));
-  state.weight.assign(static_cast<size_t>(n_keys), 0.0f);
-  const float* queries[kMaxScoredQueries];
-  int64_t positions[kMaxScoredQueries];
-  int n = 0;
-  const auto flush = [&] {
-    if (n == 0) return;
-    ScoreKeys(kv, queries, n, p.attention_scale, n_keys, state.scores.data(), stride);
-    for (int i = 0; i < n; ++i) {
-      float* scores = state.scores.data() + i * stride;
-      const int64_t end = positions[i] + 1;
-      std::fill(scores + end, scores + stride, -HUGE_VALF);
-      const float largest = LargestScore(scores, static_cast<size_t>(end), -FLT_MAX);
-      const float share = 1.0f / ExpInPlace(scores, static_cast<size_t>(stride), largest);
-      for (int64_t t = 0; t < end; ++t) state.weight[static_cast<size_t>(t)] += share * scores[t];
-    }
-    n = 0;
-  };
+  state.queries.clear();
   for (int64_t position = first_position; position <= last_position; ++position) {
     const float* q = dialogue.queries.Find(task.layer, position);
     if (q == nullptr) continue;
     for (int head = task.kv_head * group; head < (task.kv_head + 1) * group; ++head) {
-      queries[n] = q + int64_t{head} * p.head_dim;
-      positions[n++] = position;
-      if (n == kMaxScoredQueries) flush();
+      state.queries.push_back({q + int64_t{head} * p.head_dim, position + 1});
     }
   }
-  flush();
+  SumQueryWeights(dialogue.cache.View(task.layer, task.kv_head, n_keys), state.queries, p.attention_scale,
+                  &state.scores, &state.weight);
 }
 
 void WorkingSetKeeper::SumNewestWeights(const Dialogue& dialogue, const Task& task, ThreadState& state) {

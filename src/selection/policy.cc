@@ -1,35 +1,18 @@
-#include "loopserve/policy.h"
-
-#include <algorithm>
+// What policies there are, and their knobs. A further policy is one more row here.
 #include <array>
-#include <cctype>
 #include <charconv>
 #include <initializer_list>
 #include <span>
 #include <sstream>
-#include <utility>
-#include <vector>
+#include <type_traits>
+
+#include "src/selection/policy_kinds.h"
 
 namespace loopserve {
 namespace {
 
 using Method = PrefillSettings::Method;
-
-// A knob of a policy: how its text becomes a value. Returns what is allowed if the text is not.
-struct Knob {
-  std::string_view key;
-  std::string (*set)(std::string_view text, PrefillSettings* prefill, DecodeSettings* decode);
-};
-
-// What there is. A further policy is one more row here.
-struct PolicyKind {
-  std::span<const std::string_view> names;  // all that Parse takes; the first is the one that ToString writes
-  std::span<const Knob> knobs;
-  PrefillSettings prefill;
-  DecodeSettings decode;
-
-  std::string_view name() const { return names.front(); }
-};
+using Eviction = EvictionSettings::Method;
 
 template <class T>
 std::string SetNumber(std::string_view text, T low, T high, bool open_low, T* target) {
@@ -124,6 +107,39 @@ constexpr Knob kPerQueryHead = {"per_query_head", [](std::string_view text, Pref
                                   return allowed;
                                 }};
 
+std::string SetWord(std::string_view text, std::string_view no, std::string_view yes, bool* target) {
+  if (text == no || text == yes) {
+    *target = text == yes;
+    return {};
+  }
+  return "one of " + std::string(no) + ", " + std::string(yes);
+}
+
+constexpr Knob kKeptBudget = {.key = "budget", .set_eviction = [](std::string_view text, EvictionSettings* eviction) {
+                                return SetNumber<int64_t>(text, 2, kMostTokens, false, &eviction->budget);
+                              }};
+constexpr Knob kWindow = {.key = "window", .set_eviction = [](std::string_view text, EvictionSettings* eviction) {
+                            return SetNumber(text, 1, 1024, false, &eviction->window);
+                          }};
+constexpr Knob kPool = {.key = "pool", .set_eviction = [](std::string_view text, EvictionSettings* eviction) {
+                          return SetNumber(text, 1, 63, false, &eviction->pool);
+                        }};
+constexpr Knob kBeta = {.key = "beta", .set_eviction = [](std::string_view text, EvictionSettings* eviction) {
+                          return SetNumber(text, 1, 1000, false, &eviction->beta);
+                        }};
+constexpr Knob kSafeShare = {.key = "alpha", .set_eviction = [](std::string_view text, EvictionSettings* eviction) {
+                               return SetNumber(text, 0.0, 1.0, false, &eviction->alpha);
+                             }};
+constexpr Knob kKeptSinks = {.key = "sinks", .set_eviction = [](std::string_view text, EvictionSettings* eviction) {
+                               return SetNumber<int64_t>(text, 0, kMostTokens, false, &eviction->sinks);
+                             }};
+constexpr Knob kWhen = {.key = "when", .set_eviction = [](std::string_view text, EvictionSettings* eviction) {
+                          return SetWord(text, "once", "every_turn", &eviction->every_turn);
+                        }};
+constexpr Knob kObserve = {.key = "observe", .set_eviction = [](std::string_view text, EvictionSettings* eviction) {
+                             return SetWord(text, "prompt", "output", &eviction->observes_output);
+                           }};
+
 constexpr std::array<std::string_view, 2> kDenseNames = {"dense", "full"};
 constexpr std::array<std::string_view, 1> kPaperNames = {"paper"};
 constexpr std::array<std::string_view, 1> kLoopServeNames = {"loopserve"};
@@ -138,10 +154,21 @@ constexpr std::array<Knob, 6> kMInferenceKnobs = {kColumns, kSlashes, kMinKeys, 
 constexpr std::array<Knob, 7> kFlexPrefillKnobs = {kGamma, kTau, kMinBudget, kMinKeys, kBudget, kInterval, kQueries};
 constexpr std::array<Knob, 7> kXAttentionKnobs = {kThreshold, kStride, kBlock, kMinKeys, kBudget, kInterval, kQueries};
 
+constexpr std::array<std::string_view, 1> kSnapKvNames = {"snapkv"};
+constexpr std::array<std::string_view, 1> kPyramidKvNames = {"pyramidkv"};
+constexpr std::array<std::string_view, 1> kAdaKvNames = {"adakv"};
+constexpr std::array<std::string_view, 1> kH2ONames = {"h2o"};
+constexpr std::array<std::string_view, 1> kStreamingNames = {"streaming"};
+constexpr std::array<Knob, 5> kSnapKvKnobs = {kKeptBudget, kWindow, kPool, kWhen, kObserve};
+constexpr std::array<Knob, 5> kPyramidKvKnobs = {kKeptBudget, kWindow, kPool, kBeta, kWhen};
+constexpr std::array<Knob, 6> kAdaKvKnobs = {kKeptBudget, kWindow, kPool, kSafeShare, kWhen, kObserve};
+constexpr std::array<Knob, 2> kH2OKnobs = {kKeptBudget, kWhen};
+constexpr std::array<Knob, 3> kStreamingKnobs = {kKeptBudget, kKeptSinks, kWhen};
+
 /// At which the floor of methods without an alpha is measured: that of `paper`.
 constexpr double kFloorAlpha = 0.955;
 
-constexpr std::array<PolicyKind, 6> kPolicies = {{
+constexpr std::array<PolicyKind, 11> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
      {.method = Method::kTiles, .alpha = 0.96, .sample_rows = 24, .min_keys = 2048, .seed = 0},
@@ -162,104 +189,34 @@ constexpr std::array<PolicyKind, 6> kPolicies = {{
      kXAttentionKnobs,
      {.method = Method::kXAttention, .alpha = kFloorAlpha, .cover = 0.9, .stride = 16, .block = 128},
      {}},
-    {kDenseNames, {}, {}, {}},
+    {kSnapKvNames, kSnapKvKnobs, {}, {}, {.method = Eviction::kSnapKv, .budget = 1024, .window = 32, .pool = 7}},
+    {kPyramidKvNames,
+     kPyramidKvKnobs,
+     {},
+     {},
+     {.method = Eviction::kPyramidKv, .budget = 1024, .window = 32, .pool = 7, .beta = 20}},
+    {kAdaKvNames,
+     kAdaKvKnobs,
+     {},
+     {},
+     {.method = Eviction::kAdaKv, .budget = 1024, .window = 32, .pool = 7, .alpha = 0.2}},
+    {kH2ONames, kH2OKnobs, {}, {}, {.method = Eviction::kH2O, .budget = 1024}},
+    {kStreamingNames, kStreamingKnobs, {}, {}, {.method = Eviction::kStreaming, .budget = 1024, .sinks = 4}},
+    {kDenseNames, {}, {}, {}, {}},
 }};
-
-struct ParsedSpec {
-  std::string_view name;
-  std::vector<std::pair<std::string_view, std::string_view>> values;
-};
-
-Status Invalid(std::string_view spec, const std::string& what) {
-  return Status(StatusCode::kInvalidArgument, "policy '" + std::string(spec) + "': " + what);
-}
-
-std::string KnownPolicies() {
-  std::string known;
-  for (const PolicyKind& kind : kPolicies) {
-    known.append(known.empty() ? "" : ", ").append(kind.name());
-    for (const std::string_view other : kind.names.subspan(1)) known.append(" (or ").append(other).append(")");
-  }
-  return known;
-}
-
-std::string KnownKeys(const PolicyKind& kind) {
-  std::string known;
-  for (const Knob& knob : kind.knobs) known.append(known.empty() ? "takes " : ", ").append(knob.key);
-  return known.empty() ? "takes no keys" : known;
-}
-
-// NAME[:key=value,...], by its form alone.
-Result<ParsedSpec> Split(std::string_view spec) {
-  if (spec.empty()) return Status(StatusCode::kInvalidArgument, "empty policy; there is: " + KnownPolicies());
-  if (std::ranges::any_of(spec, [](unsigned char c) { return std::isspace(c) != 0 || std::iscntrl(c) != 0; })) {
-    return Invalid(spec, "must not contain white space or control characters");
-  }
-  ParsedSpec parsed;
-  const size_t colon = spec.find(':');
-  parsed.name = spec.substr(0, colon);
-  if (parsed.name.empty()) return Invalid(spec, "no name before ':'; there is: " + KnownPolicies());
-  if (colon == std::string_view::npos) return parsed;
-
-  std::string_view rest = spec.substr(colon + 1);
-  while (true) {
-    const size_t comma = rest.find(',');
-    const std::string_view item = rest.substr(0, comma);
-    const size_t equals = item.find('=');
-    if (equals == 0 || equals == std::string_view::npos || equals + 1 == item.size()) {
-      return Invalid(spec, "expected key=value, not '" + std::string(item) + "'");
-    }
-    const std::string_view key = item.substr(0, equals);
-    if (std::ranges::any_of(parsed.values, [&](const auto& value) { return value.first == key; })) {
-      return Invalid(spec, "key '" + std::string(key) + "' is given twice");
-    }
-    parsed.values.emplace_back(key, item.substr(equals + 1));
-    if (comma == std::string_view::npos) return parsed;
-    rest.remove_prefix(comma + 1);
-  }
-}
 
 }  // namespace
 
-Result<Policy> Policy::Parse(std::string_view spec) {
-  LS_ASSIGN_OR_RETURN(const ParsedSpec parsed, Split(spec));
-  const auto kind = std::ranges::find_if(
-      kPolicies, [&](const PolicyKind& k) { return std::ranges::find(k.names, parsed.name) != k.names.end(); });
-  if (kind == kPolicies.end()) {
-    return Invalid(spec, "unknown policy '" + std::string(parsed.name) + "'; there is: " + KnownPolicies());
-  }
-  Policy policy;
-  policy.spec_ = kind->name();
-  policy.prefill_ = kind->prefill;
-  policy.decode_ = kind->decode;
-  char separator = ':';
-  for (const Knob& knob : kind->knobs) {  // in their own order: that makes the specification canonical
-    const auto given = std::ranges::find(parsed.values, knob.key, [](const auto& value) { return value.first; });
-    if (given == parsed.values.end()) continue;
-    const std::string allowed = knob.set(given->second, &policy.prefill_, &policy.decode_);
-    if (!allowed.empty()) {
-      return Invalid(spec,
-                     std::string(knob.key) + " must be " + allowed + ", not '" + std::string(given->second) + "'");
-    }
-    policy.spec_.append(1, separator).append(knob.key).append("=").append(given->second);
-    separator = ',';
-  }
-  for (const auto& [key, value] : parsed.values) {
-    if (std::ranges::find(kind->knobs, key, &Knob::key) == kind->knobs.end()) {
-      return Invalid(spec,
-                     "unknown key '" + std::string(key) + "'; " + std::string(kind->name()) + " " + KnownKeys(*kind));
-    }
-  }
-  return policy;
-}
+std::span<const PolicyKind> PolicyKinds() { return kPolicies; }
 
-Result<Policy> Policy::OfQuality(std::string_view name) {
-  // Figures of each: docs/algorithm.md.
-  if (name == "fast") return Parse("loopserve:alpha=0.92,budget=384");
-  if (name == "balanced") return Parse("loopserve");
-  if (name == "faithful") return Parse("loopserve:alpha=0.998,budget=4096");
-  return Status(StatusCode::kInvalidArgument,
-                "unknown quality '" + std::string(name) + "'; there is: fast, balanced, faithful");
+std::string Misfit(const EvictionSettings& eviction) {
+  const auto above = [&](std::string_view key, int64_t value) {
+    return "budget must be above " + std::string(key) + ", which is " + std::to_string(value);
+  };
+  if (eviction.window > 0 && eviction.budget <= eviction.window) return above("window", eviction.window);
+  if (eviction.sinks > 0 && eviction.budget <= eviction.sinks) return above("sinks", eviction.sinks);
+  if (eviction.pool > 0 && eviction.pool % 2 == 0) return "pool must be odd, not " + std::to_string(eviction.pool);
+  return {};
 }
 
 }  // namespace loopserve

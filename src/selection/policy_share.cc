@@ -15,10 +15,29 @@ bool IsForkable(DecodeSettings::Method method) {
   return false;
 }
 
+/// The same of what is evicted when a prefill ends: sums over all rows of the prefill are not noted.
+bool IsForkable(EvictionSettings::Method method) {
+  switch (method) {
+    case EvictionSettings::Method::kNone:
+    case EvictionSettings::Method::kSnapKv:
+    case EvictionSettings::Method::kPyramidKv:
+    case EvictionSettings::Method::kAdaKv:
+    case EvictionSettings::Method::kStreaming:
+      return true;
+    case EvictionSettings::Method::kH2O:
+      return false;
+  }
+  return false;
+}
+
+bool IsForkable(const Policy& policy) {
+  return IsForkable(policy.decode().method) && IsForkable(policy.eviction().method);
+}
+
 }  // namespace
 
 bool Policy::SharesPrefill(const Policy& other) const {
-  if (!IsForkable(decode_.method) || !IsForkable(other.decode_.method)) return spec_ == other.spec_;
+  if (!IsForkable(*this) || !IsForkable(other)) return spec_ == other.spec_;
   // Without a choice nothing else that is set has an effect.
   const bool both_dense =
       prefill_.method == PrefillSettings::Method::kDense && other.prefill_.method == PrefillSettings::Method::kDense;
@@ -29,6 +48,7 @@ Policy Policy::PrefillAlone() const {
   if (prefill_.method == PrefillSettings::Method::kDense) return Policy();
   Policy alone = *this;
   alone.decode_ = DecodeSettings();
+  alone.eviction_ = EvictionSettings();
   alone.spec_ += "/prefill";
   return alone;
 }

@@ -27,6 +27,11 @@ TEST(PolicyTest, ParsesEveryNameAndItsCanonicalForm) {
       {"flexprefill:budget=512,tau=0,gamma=0.95,min_budget=512",
        "flexprefill:gamma=0.95,tau=0,min_budget=512,budget=512"},
       {"xattention:block=64,stride=8,threshold=0.8", "xattention:threshold=0.8,stride=8,block=64"},
+      {"snapkv:observe=output,when=every_turn,window=64", "snapkv:window=64,when=every_turn,observe=output"},
+      {"pyramidkv:beta=5,pool=3,budget=200", "pyramidkv:budget=200,pool=3,beta=5"},
+      {"adakv:alpha=0,when=once", "adakv:alpha=0,when=once"},
+      {"h2o", "h2o"},
+      {"streaming:sinks=0,budget=2", "streaming:budget=2,sinks=0"},
       {"paper:rows=32,seed=18446744073709551615", "paper:rows=32,seed=18446744073709551615"},
   };
   for (const auto& [spec, canonical] : kSpecs) {
@@ -112,14 +117,54 @@ TEST(PolicyTest, BaselinesAreAsPublished) {
   EXPECT_EQ(sparse_decode->decode().queries, 5);
 }
 
+// Budgets, windows, pooling and shares of the published code; compressed once.
+TEST(PolicyTest, EvictionIsAsPublished) {
+  using Method = EvictionSettings::Method;
+  const std::pair<const char*, Method> kMethods[] = {{"snapkv", Method::kSnapKv},
+                                                     {"pyramidkv", Method::kPyramidKv},
+                                                     {"adakv", Method::kAdaKv},
+                                                     {"h2o", Method::kH2O},
+                                                     {"streaming", Method::kStreaming}};
+  for (const auto& [name, method] : kMethods) {
+    const Result<Policy> policy = Policy::Parse(name);
+    ASSERT_TRUE(policy.ok()) << policy.status().message();
+    const EvictionSettings& settings = policy->eviction();
+    EXPECT_FALSE(policy->is_dense());
+    EXPECT_EQ(policy->prefill().method, PrefillSettings::Method::kDense);
+    EXPECT_EQ(policy->decode().budget, 0);
+    EXPECT_EQ(settings.method, method);
+    EXPECT_EQ(settings.budget, 1024);
+    EXPECT_FALSE(settings.every_turn || settings.observes_output);
+    const bool observes = method != Method::kH2O && method != Method::kStreaming;
+    EXPECT_EQ(settings.window, observes ? 32 : 0);
+    EXPECT_EQ(settings.pool, observes ? 7 : 0);
+    EXPECT_EQ(settings.beta, method == Method::kPyramidKv ? 20 : 0);
+    EXPECT_EQ(settings.alpha, method == Method::kAdaKv ? 0.2 : 0.0);
+    EXPECT_EQ(settings.sinks, method == Method::kStreaming ? 4 : 0);
+  }
+  const Result<Policy> policy =
+      Policy::Parse("adakv:budget=300,window=256,pool=5,alpha=1,when=every_turn,observe=output");
+  ASSERT_TRUE(policy.ok()) << policy.status().message();
+  EXPECT_EQ(policy->eviction().budget, 300);
+  EXPECT_EQ(policy->eviction().window, 256);
+  EXPECT_EQ(policy->eviction().pool, 5);
+  EXPECT_EQ(policy->eviction().alpha, 1.0);
+  EXPECT_TRUE(policy->eviction().every_turn);
+  EXPECT_TRUE(policy->eviction().observes_output);
+  EXPECT_EQ(Policy::Parse("dense")->eviction().method, EvictionSettings::Method::kNone);
+}
+
 TEST(PolicyTest, SaysWhatIsWrong) {
   const struct {
     std::string_view spec;
     const char* says;
   } kCases[] = {
-      {"", "empty policy; there is: loopserve, paper, minference, flexprefill, xattention, dense (or full)"},
+      {"",
+       "empty policy; there is: loopserve, paper, minference, flexprefill, xattention, snapkv, pyramidkv, adakv, h2o, "
+       "streaming, dense (or full)"},
       {"sparse",
-       "unknown policy 'sparse'; there is: loopserve, paper, minference, flexprefill, xattention, dense (or full)"},
+       "unknown policy 'sparse'; there is: loopserve, paper, minference, flexprefill, xattention, snapkv, pyramidkv, "
+       "adakv, h2o, streaming, dense (or full)"},
       {"Dense", "unknown policy 'Dense'"},
       {":alpha=1", "no name before ':'"},
       {"dense:", "expected key=value, not ''"},
@@ -162,6 +207,19 @@ TEST(PolicyTest, SaysWhatIsWrong) {
       {"xattention:threshold=2", "threshold must be a number above 0 to 1"},
       {"xattention:stride=5", "stride must be one of 4, 8, 16, not '5'"},
       {"xattention:block=256", "block must be one of 64, 128, not '256'"},
+      {"snapkv:budget=1", "budget must be a whole number from 2"},
+      {"snapkv:budget=32", "budget must be above window, which is 32"},
+      {"adakv:window=1024", "budget must be above window, which is 1024"},
+      {"pyramidkv:window=2000", "window must be a whole number from 1 to 1024"},
+      {"streaming:budget=4", "budget must be above sinks, which is 4"},
+      {"snapkv:pool=4", "pool must be odd, not 4"},
+      {"snapkv:pool=65", "pool must be a whole number from 1 to 63"},
+      {"snapkv:when=often", "when must be one of once, every_turn, not 'often'"},
+      {"adakv:observe=both", "observe must be one of prompt, output, not 'both'"},
+      {"adakv:alpha=1.5", "alpha must be a number from 0 to 1"},
+      {"pyramidkv:beta=0", "beta must be a whole number from 1 to 1000"},
+      {"pyramidkv:observe=output", "unknown key 'observe'; pyramidkv takes budget, window, pool, beta, when"},
+      {"h2o:window=3", "unknown key 'window'; h2o takes budget, when"},
   };
   for (const auto& c : kCases) {
     const Result<Policy> policy = Policy::Parse(c.spec);
