@@ -92,12 +92,13 @@ class SharedPrefillTest : public testing::TestWithParam<TinyFamily> {
 
 TEST_P(SharedPrefillTest, AForkIsWhatASessionOfThePolicyWouldBe) {
   const std::vector<std::string> groups[] = {
-      {"dense", "full"},
+      {"dense", "full", "quest:budget=64,dense_layers=1", "quest:budget=64,dense_layers=0,per_query_head=1"},
       {"paper:alpha=0.8,rows=16,budget=64,queries=4", "paper:alpha=0.8,rows=16,budget=0",
        "paper:alpha=0.8,rows=16,budget=96,queries=40,interval=3"},
       {"loopserve:alpha=0.8,min_keys=200,budget=64,decode_min_keys=200,recent=8",
        "loopserve:alpha=0.8,min_keys=200,budget=128,decode_min_keys=200,recent=8,queries=32"},
       {"xattention:threshold=0.8,budget=64", "xattention:threshold=0.8"},
+      {"tri_shape:last=20", "tri_shape:last=20,budget=64"},
       {"dense", "snapkv:budget=64,window=16", "snapkv:budget=64,window=16,when=every_turn",
        "adakv:budget=64,observe=output", "pyramidkv:budget=64", "streaming:budget=64"},
   };

@@ -79,12 +79,28 @@ TEST_P(SparseDialogueTest, NothingLeftOutIsDense) {
   MustSync(dense, tokens);
   const std::vector<float> logits(dense.logits().begin(), dense.logits().end());
   MustGenerate(dense, 40);
-  for (const char* spec :
-       {"loopserve:alpha=1,budget=0", "paper:alpha=1,budget=0", "loopserve:alpha=1,budget=5000,decode_min_keys=0",
-        "loopserve:min_keys=2000,budget=0", "minference:slashes=900", "flexprefill:gamma=1",
-        "flexprefill:min_budget=900", "xattention:threshold=1", "xattention:min_keys=2000", "snapkv:budget=900",
-        "pyramidkv:budget=900", "adakv:budget=900", "h2o:budget=900", "streaming:budget=900",
-        "snapkv:budget=940,when=every_turn,observe=output", "h2o:budget=900,when=every_turn"}) {
+  for (const char* spec : {"loopserve:alpha=1,budget=0",
+                           "paper:alpha=1,budget=0",
+                           "loopserve:alpha=1,budget=5000,decode_min_keys=0",
+                           "loopserve:min_keys=2000,budget=0",
+                           "minference:slashes=900",
+                           "flexprefill:gamma=1",
+                           "flexprefill:min_budget=900",
+                           "xattention:threshold=1",
+                           "xattention:min_keys=2000",
+                           "snapkv:budget=900",
+                           "pyramidkv:budget=900",
+                           "adakv:budget=900",
+                           "h2o:budget=900",
+                           "streaming:budget=900",
+                           "snapkv:budget=940,when=every_turn,observe=output",
+                           "h2o:budget=900,when=every_turn",
+                           "a_shape:reference=0",
+                           "a_shape:min_keys=2000",
+                           "tri_shape:last=900",
+                           "quest",
+                           "quest:budget=64,dense_layers=99",
+                           "quest:budget=64,decode_min_keys=2000"}) {
     SCOPED_TRACE(spec);
     Session sparse = Open(spec);
     const SyncStats stats = MustSync(sparse, tokens, true);
@@ -103,7 +119,8 @@ TEST_P(SparseDialogueTest, NearlyEverythingIsNearlyDense) {
   MustSync(dense, tokens);
   for (const char* spec : {"loopserve:alpha=0.999999999,min_keys=0", "paper:alpha=0.9999999,rows=1500",
                            "minference:columns=1500,slashes=1400", "flexprefill:gamma=0.9999999,tau=0",
-                           "xattention:threshold=0.9999999,stride=16", "xattention:threshold=0.9999999,block=64"}) {
+                           "xattention:threshold=0.9999999,stride=16", "xattention:threshold=0.9999999,block=64",
+                           "a_shape:local=1371,reference=0", "tri_shape:last=3,local=1365,reference=0"}) {
     SCOPED_TRACE(spec);
     Session sparse = Open(spec);
     const SyncStats stats = MustSync(sparse, tokens, true);
@@ -116,9 +133,10 @@ TEST_P(SparseDialogueTest, NearlyEverythingIsNearlyDense) {
 
 TEST_P(SparseDialogueTest, FiguresSayWhatWasLeftOut) {
   const std::vector<Token> tokens = Tokens(2000);
-  for (const char* spec : {"loopserve:alpha=0.6,min_keys=0", "paper:alpha=0.6", "minference:columns=100,slashes=110",
-                           "flexprefill:gamma=0.4,min_budget=128", "flexprefill:gamma=0.4,tau=1,min_budget=128",
-                           "xattention:threshold=0.6", "xattention:threshold=0.5,stride=8,block=64"}) {
+  for (const char* spec :
+       {"loopserve:alpha=0.6,min_keys=0", "paper:alpha=0.6", "minference:columns=100,slashes=110",
+        "flexprefill:gamma=0.4,min_budget=128", "flexprefill:gamma=0.4,tau=1,min_budget=128",
+        "xattention:threshold=0.6", "xattention:threshold=0.5,stride=8,block=64", "a_shape", "tri_shape"}) {
     SCOPED_TRACE(spec);
     Session sparse = Open(spec);
     const SyncStats stats = MustSync(sparse, tokens, true);
@@ -142,7 +160,7 @@ TEST_P(SparseDialogueTest, TheSameRequestGivesTheSameAnswer) {
        {"loopserve:alpha=0.8,min_keys=0,budget=200,decode_min_keys=0,queries=3", "minference:columns=100,slashes=200",
         "flexprefill:gamma=0.5,min_budget=128", "xattention:threshold=0.5,budget=200,interval=5,queries=3",
         "snapkv:budget=100,when=every_turn", "pyramidkv:budget=100", "adakv:budget=100,observe=output",
-        "h2o:budget=100,when=every_turn", "streaming:budget=100"}) {
+        "h2o:budget=100,when=every_turn", "streaming:budget=100", "tri_shape:last=30,budget=200"}) {
     SCOPED_TRACE(spec);
     std::set<std::vector<Token>> answers;
     for (int i = 0; i < 3; ++i) {
@@ -162,7 +180,8 @@ TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
        {"paper:alpha=1,budget=128,interval=7,queries=5", "loopserve:alpha=1,budget=128,decode_min_keys=0",
         "loopserve:alpha=1,budget=128,decode_min_keys=0,per_query_head=1", "snapkv:budget=128",
         "pyramidkv:budget=128,when=every_turn", "adakv:budget=128", "h2o:budget=128,when=every_turn",
-        "streaming:budget=128"}) {
+        "streaming:budget=128", "quest:budget=128,dense_layers=1",
+        "quest:budget=128,dense_layers=0,per_query_head=1"}) {
     SCOPED_TRACE(spec);
     Session session = Open(spec);
     MustSync(session, tokens);
@@ -187,7 +206,8 @@ TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
 TEST_P(SparseDialogueTest, ForksAnswerAsTheOriginalWould) {
   const std::vector<Token> tokens = Tokens(900);
   for (const char* spec : {"loopserve:alpha=0.8,min_keys=0,budget=100,decode_min_keys=0,queries=4", "snapkv:budget=100",
-                           "adakv:budget=100,observe=output,window=9", "h2o:budget=100"}) {
+                           "adakv:budget=100,observe=output,window=9", "h2o:budget=100",
+                           "quest:budget=100,dense_layers=1", "tri_shape:last=20"}) {
     SCOPED_TRACE(spec);
     Session session = Open(spec);
     MustSync(session, tokens);
@@ -231,15 +251,27 @@ TEST_P(SparseDialogueTest, AnEvictedDialoguesAnswerCanBeWrittenAgain) {
 }
 
 TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
-  for (const char* spec : {"loopserve:alpha=0.5,min_keys=0,budget=1,decode_min_keys=0,queries=1", "paper:budget=8",
+  for (const char* spec : {"loopserve:alpha=0.5,min_keys=0,budget=1,decode_min_keys=0,queries=1",
+                           "paper:budget=8",
                            "paper:budget=2,interval=4096,queries=64",
                            "loopserve:budget=2,decode_min_keys=0,queries=64,min_keys=0,recent=300",
-                           "minference:columns=30,slashes=50,budget=4", "flexprefill:gamma=0.3,min_budget=1",
-                           "flexprefill:gamma=0.3,tau=1,min_budget=1", "xattention:threshold=0.3,stride=4,block=64",
-                           "snapkv:budget=2,window=1,when=every_turn", "snapkv:budget=20,window=16,observe=output",
-                           "pyramidkv:budget=8,window=5,beta=1000,when=every_turn", "h2o:budget=2,when=every_turn",
-                           "adakv:budget=6,window=4,alpha=0,when=every_turn,observe=output", "adakv:budget=33",
-                           "streaming:budget=5,when=every_turn", "streaming:budget=2,sinks=1"}) {
+                           "minference:columns=30,slashes=50,budget=4",
+                           "flexprefill:gamma=0.3,min_budget=1",
+                           "flexprefill:gamma=0.3,tau=1,min_budget=1",
+                           "xattention:threshold=0.3,stride=4,block=64",
+                           "snapkv:budget=2,window=1,when=every_turn",
+                           "snapkv:budget=20,window=16,observe=output",
+                           "pyramidkv:budget=8,window=5,beta=1000,when=every_turn",
+                           "h2o:budget=2,when=every_turn",
+                           "adakv:budget=6,window=4,alpha=0,when=every_turn,observe=output",
+                           "adakv:budget=33",
+                           "streaming:budget=5,when=every_turn",
+                           "streaming:budget=2,sinks=1",
+                           "a_shape:sinks=0,local=1",
+                           "a_shape:budget=4",
+                           "tri_shape:last=1",
+                           "tri_shape:local=5",
+                           "quest:budget=1,dense_layers=0"}) {
     SCOPED_TRACE(spec);
     Session session = Open(spec);
     std::vector<Token> tokens;
@@ -254,7 +286,8 @@ TEST_P(SparseDialogueTest, ShortTurnsAndShortContextsWork) {
 TEST_P(SparseDialogueTest, ReplayComputesWhatGenerateComputed) {
   for (const char* spec :
        {"dense", "paper:rows=16,budget=24,interval=4", "loopserve:min_keys=0,budget=24,decode_min_keys=0",
-        "snapkv:budget=64", "adakv:budget=40,window=10,observe=output", "h2o:budget=24", "streaming:budget=24"}) {
+        "snapkv:budget=64", "adakv:budget=40,window=10,observe=output", "h2o:budget=24", "streaming:budget=24",
+        "quest:budget=48,dense_layers=1", "a_shape:budget=24"}) {
     SCOPED_TRACE(spec);
     const std::vector<Token> prompt = Tokens(200);
     Session generated = Open(spec);

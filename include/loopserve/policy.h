@@ -21,6 +21,7 @@ struct PrefillSettings {
     kMInference,   ///< fixed numbers of lines by the turn's last 64 rows (arXiv 2407.02490, vertical-slash)
     kFlexPrefill,  ///< blocks of 128 keys by the turn's last 128 rows, or by means (arXiv 2502.20766)
     kXAttention,   ///< blocks of keys by antidiagonals of the scores (arXiv 2503.16428)
+    kShape,        ///< the first keys and a local window, whatever the model attends (A-shape, Tri-shape: 2412.10319)
   };
   Method method = Method::kDense;
   /// Share of the sampled rows' attention weight that the choice must hold, in (0, 1]; 1 computes everything. Higher:
@@ -49,6 +50,16 @@ struct PrefillSettings {
   /// longer. Key `stride`. And rows and keys of a block: 64 or 128. Key `block`.
   int stride = 0;
   int block = 0;
+  /// kShape: the first keys of the context and the newest keys (its own among them, at least 1) that every row attends.
+  /// Higher: nearer to dense and slower. Keys `sinks` and `local`.
+  int64_t sinks = 0;
+  int64_t local = 0;
+  /// kShape: the turn's last rows, which attend everything (Tri-shape); 0: none (A-shape). Key `last`.
+  int64_t last_rows = 0;
+  /// kShape: keys of a context from which on sinks and local are as they stand; in shorter ones both shrink in
+  /// proportion, rounded up, so that the density stays what it is at this length. 0: they never shrink, and contexts of
+  /// no more than sinks + local keys are dense. Key `reference`.
+  int64_t reference_keys = 0;
   /// Which rows are sampled, within their strata. The same seed gives the same answer. Key `seed`.
   uint64_t seed = 0;
 
@@ -64,11 +75,15 @@ struct DecodeSettings {
     /// Ours: for every token each layer looks through all keys in one bit per element, reads the `budget` that its own
     /// query gives most weight, and counts the others by estimate.
     kCodedKeys,
+    /// Quest's (arXiv 2406.10774), to compare with: for every token each layer looks through the bounds of pages of 16
+    /// keys and reads those whose keys could score highest, as many as the budget holds, the newest page among them.
+    kPages,
   };
   Method method = Method::kWorkingSets;
   /// Keys that a token reads of each KV head, sinks and the newest included (kWorkingSets: tokens written since the
-  /// last choice not counted); 0 reads everything. Contexts that are not longer than a quarter more than this are read
-  /// in full. Higher: nearer to dense and slower. Key `budget`.
+  /// last choice not counted; kPages: in whole pages, at least three); 0 reads everything. Contexts that are not longer
+  /// than a quarter more than this (kPages: than this) are read in full. Higher: nearer to dense and slower. Key
+  /// `budget`.
   int64_t budget = 0;
   /// Answers to contexts of fewer tokens read everything: little would be saved. Key `decode_min_keys`.
   int64_t min_keys = 0;
@@ -81,8 +96,10 @@ struct DecodeSettings {
   int queries = 16;
   /// kCodedKeys: newest keys that are always read exactly, at least 1. Key `recent`.
   int64_t recent = 0;
-  /// kCodedKeys: each query head chooses `budget` keys for itself, not all heads of a KV head together: nearer to
-  /// dense, and up to as many times the keys are read as there are query heads to a KV head. Key `per_query_head`, 0
+  /// kPages: the first layers, which read everything. Key `dense_layers`, 0 to 1024.
+  int dense_layers = 0;
+  /// kCodedKeys, kPages: each query head chooses `budget` keys for itself, not all heads of a KV head together: nearer
+  /// to dense, and up to as many times the keys are read as there are query heads to a KV head. Key `per_query_head`, 0
   /// or 1.
   bool per_query_head = false;
 };

@@ -34,8 +34,8 @@ class Settings {
 std::string SettingsOf(const Policy& policy) {
   Settings settings;
   // Bindings of all members: one that is added and forgotten here does not compile.
-  const auto& [method, alpha, sample_rows, min_keys, columns, slashes, cover, tau, min_budget, stride, block, seed] =
-      policy.prefill();
+  const auto& [method, alpha, sample_rows, min_keys, columns, slashes, cover, tau, min_budget, stride, block, sinks,
+               local, last_rows, reference_keys, seed] = policy.prefill();
   settings.Add("prefill.method", method);
   settings.Add("prefill.alpha", alpha);
   settings.Add("prefill.sample_rows", sample_rows);
@@ -47,14 +47,20 @@ std::string SettingsOf(const Policy& policy) {
   settings.Add("prefill.min_budget", min_budget);
   settings.Add("prefill.stride", stride);
   settings.Add("prefill.block", block);
+  settings.Add("prefill.sinks", sinks);
+  settings.Add("prefill.local", local);
+  settings.Add("prefill.last_rows", last_rows);
+  settings.Add("prefill.reference_keys", reference_keys);
   settings.Add("prefill.seed", seed);
-  const auto& [decode_method, budget, decode_min_keys, interval, queries, recent, per_query_head] = policy.decode();
+  const auto& [decode_method, budget, decode_min_keys, interval, queries, recent, dense_layers, per_query_head] =
+      policy.decode();
   settings.Add("decode.method", decode_method);
   settings.Add("decode.budget", budget);
   settings.Add("decode.min_keys", decode_min_keys);
   settings.Add("decode.interval", interval);
   settings.Add("decode.queries", queries);
   settings.Add("decode.recent", recent);
+  settings.Add("decode.dense_layers", dense_layers);
   settings.Add("decode.per_query_head", per_query_head);
   const auto& [kept_method, kept_budget, window, pool, beta, safe_share, sinks, every_turn, observes_output] =
       policy.eviction();

@@ -45,7 +45,15 @@ TEST(PolicySettingsTest, EveryKeyCounts) {
                               "pyramidkv:beta=9",
                               "adakv:alpha=0.5",
                               "h2o:budget=9",
-                              "streaming:sinks=9"}) {
+                              "streaming:sinks=9",
+                              "a_shape:sinks=9",
+                              "a_shape:local=9",
+                              "a_shape:reference=9",
+                              "tri_shape:last=9",
+                              "quest:budget=9",
+                              "quest:dense_layers=1",
+                              "quest:per_query_head=1",
+                              "quest:decode_min_keys=9"}) {
     const std::string name = std::string(changed).substr(0, std::string(changed).find(':'));
     EXPECT_NE(Of(changed), Of(name.c_str())) << changed;
   }

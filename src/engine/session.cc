@@ -156,6 +156,7 @@ class SessionImpl::Answer {
     const auto measure_start = Clock::now();
     LS_ASSIGN_OR_RETURN(const std::vector<double> shares,
                         session_.engine_->forward().MeasureDecodeCoverage(session_.dialogue_));
+    if (shares.empty()) return Status::Ok();  // no layer is sparse, or none yet: an answer grows
     coverage_.resize(shares.size());
     for (size_t i = 0; i < shares.size(); ++i) coverage_[i] += shares[i];
     ++measured_steps_;

@@ -61,6 +61,27 @@ struct Item {
   int64_t ProblemRow(int row) const { return first_row + row / n_heads; }
 };
 
+/// Clips the step of keys [step_begin, step_end) to what rows [first, first + tile.n_rows) attend: row r the keys
+/// [key_begin(r), key_end(r)), both ascending in r. Returns the first key, at the start of a pack group, or -1 if they
+/// attend none.
+template <class KeyBegin, class KeyEnd>
+int64_t ClipTile(int first, int64_t step_begin, int64_t step_end, const KeyBegin& key_begin, const KeyEnd& key_end,
+                 RowTile& tile) {
+  const int last = first + tile.n_rows - 1;
+  const int64_t begin = std::max(step_begin, key_begin(first) / kPackGroupKeys * kPackGroupKeys);
+  const int64_t end = std::min<int64_t>(step_end, key_end(last));
+  if (begin >= end) return -1;
+  tile.n_keys = static_cast<int>(end - begin);
+  tile.masked = key_begin(last) > begin || key_end(first) < end;
+  if (tile.masked) {
+    for (int row = 0; row < tile.n_rows; ++row) {
+      tile.begin[row] = static_cast<int>(std::clamp<int64_t>(key_begin(first + row) - begin, 0, tile.n_keys));
+      tile.end[row] = static_cast<int>(std::clamp<int64_t>(key_end(first + row) - begin, 0, tile.n_keys));
+    }
+  }
+  return begin;
+}
+
 inline void LoadRows(const Item& item, const PrefillKernels& kernels, size_t q_row_bytes, const ItemState& state) {
   const AttentionProblem& problem = *item.problem;
   const float scale = problem.scale * std::numbers::log2e_v<float>;

@@ -63,24 +63,6 @@ Item MakeItem(const AttentionProblem& problem, int64_t index) {
   return item;
 }
 
-// Clips the tile of keys [tile_begin, tile_end) to what rows [first, first + n) attend. Returns the first
-// key, at the start of a pack group, or -1 if they attend none.
-int64_t ClipTile(const Item& item, int first, int64_t tile_begin, int64_t tile_end, RowTile& tile) {
-  const int last = first + tile.n_rows - 1;
-  const int64_t begin = std::max(tile_begin, item.KeyBegin(first) / kPackGroupKeys * kPackGroupKeys);
-  const int64_t end = std::min(tile_end, item.KeyEnd(last));
-  if (begin >= end) return -1;
-  tile.n_keys = static_cast<int>(end - begin);
-  tile.masked = item.KeyBegin(last) > begin || item.KeyEnd(first) < end;
-  if (tile.masked) {
-    for (int row = 0; row < tile.n_rows; ++row) {
-      tile.begin[row] = static_cast<int>(std::clamp<int64_t>(item.KeyBegin(first + row) - begin, 0, tile.n_keys));
-      tile.end[row] = static_cast<int>(std::clamp<int64_t>(item.KeyEnd(first + row) - begin, 0, tile.n_keys));
-    }
-  }
-  return begin;
-}
-
 }  // namespace
 
 size_t PackedKvBytes(int head_dim, int64_t n_keys, AttentionMath math) {
@@ -128,7 +110,9 @@ void PrefillAttentionItem(const AttentionProblem& problem, AttentionMath math, c
       tile.n_rows = std::min(kTileRows, item.n_rows - row);
       tile.head_dim = head_dim;
       tile.padded_dim = padded_dim;
-      const int64_t first_key = ClipTile(item, row, tile_begin, tile_begin + tile_keys, tile);
+      const int64_t first_key = ClipTile(
+          row, tile_begin, tile_begin + tile_keys, [&](int r) { return item.KeyBegin(r); },
+          [&](int r) { return item.KeyEnd(r); }, tile);
       if (first_key < 0) continue;
       const auto row_index = static_cast<size_t>(row);
       tile.q = state.q + row_index * row_bytes;

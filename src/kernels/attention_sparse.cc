@@ -83,6 +83,46 @@ void AttendTiles(const AttentionProblem& problem, AttentionMath math, const std:
 
 namespace {
 
+/// Attends keys [key_begin(row), key_end(row)), both ascending in row, where they lie. Steps start at the same keys as
+/// in dense attention, so that a row that attends everything has the same sums.
+template <class KeyBegin, class KeyEnd>
+void AttendRange(const Item& item, AttentionMath math, const PackedView& packed, const SparseScratch& s,
+                 const KeyBegin& key_begin, const KeyEnd& key_end) {
+  const PrefillKernels& kernels = Kernels(math);
+  const int64_t step = TileKeys(packed.head_dim);
+  const int64_t end = key_end(item.n_rows - 1);
+  for (int64_t begin = key_begin(0) / step * step; begin < end; begin += step) {
+    for (int first = 0; first < item.n_rows; first += kTileRows) {
+      RowTile tile = TileOf(item, s, math, first, std::min(kTileRows, item.n_rows - first));
+      const int64_t first_key = ClipTile(first, begin, begin + step, key_begin, key_end, tile);
+      if (first_key < 0) continue;
+      tile.k = packed.Key(first_key);
+      tile.v = packed.Value(first_key);
+      kernels.row_tile(tile);
+    }
+  }
+}
+
+}  // namespace
+
+void AttendSinksAndWindow(const AttentionProblem& problem, AttentionMath math, const std::byte* data,
+                          const RowBlock& block, int64_t sinks, int64_t window, std::byte* scratch) {
+  LS_CHECK(sinks >= 0 && window >= 1);
+  const Item item = BlockItem(problem, block.head, block.first_row, block.n_rows);
+  const KvHeadView& kv = problem.kv[item.kv_head];
+  const PackedView packed(problem.head_dim, kv.n_keys, math, data);
+  const SparseScratch s = CutSparse(problem.head_dim, kv.n_keys, math, scratch);
+  LoadRows(item, Kernels(math), packed.key_bytes(), s.rows);
+  const auto window_begin = [&](int row) { return std::max<int64_t>(0, item.Position(row) + 1 - window); };
+  AttendRange(
+      item, math, packed, s, [](int) { return int64_t{0}; },
+      [&](int row) { return std::min(sinks, window_begin(row)); });
+  AttendRange(item, math, packed, s, window_begin, [&](int row) { return item.KeyEnd(row); });
+  StoreRows(item, s.rows);
+}
+
+namespace {
+
 /// Of at most kMaxSampledRows rows.
 void WeightsOfTile(const AttentionProblem& problem, AttentionMath math, const std::byte* packed, int head,
                    std::span<const int64_t> rows, float* weights, int64_t stride, std::byte* scratch) {

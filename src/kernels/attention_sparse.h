@@ -1,6 +1,7 @@
 // Sparse prefill attention: a block of rows of one query head over the keys that were chosen for it, either tiles of
-// kChoiceTileKeys neighbouring keys or vertical and slash lines. Keys and values come from the packed buffers of the
-// dense path, and the arithmetic is that of its register tiles: a chosen tile costs what it costs there, plus its copy.
+// kChoiceTileKeys neighbouring keys, vertical and slash lines, or the first and the newest keys. Keys and values come
+// from the packed buffers of the dense path, and the arithmetic is that of its register tiles: a chosen tile costs what
+// it costs there, plus its copy.
 //
 // Thread rule: everything but the scratch is read-only; blocks may be computed by any threads in any order.
 #pragma once
@@ -86,5 +87,10 @@ void AttendLines(const AttentionProblem& problem, AttentionMath math, const std:
 void AttendColumnsAndTiles(const AttentionProblem& problem, AttentionMath math, const std::byte* packed,
                            const RowBlock& block, const PackedLines& lines, std::span<const int32_t> tiles,
                            std::byte* scratch);
+
+/// Writes problem.out for `block`, attending of each row's causal keys the first `sinks` and the newest `window` (at
+/// least 1, its own among them).
+void AttendSinksAndWindow(const AttentionProblem& problem, AttentionMath math, const std::byte* packed,
+                          const RowBlock& block, int64_t sinks, int64_t window, std::byte* scratch);
 
 }  // namespace loopserve

@@ -149,6 +149,80 @@ TEST(SparseTiles, RowWeightsAreTheSoftmax) {
   }
 }
 
+std::vector<float> SinksAndWindow(const TestCache& cache, AttentionMath math, int64_t sinks, int64_t window) {
+  std::vector<float> out;
+  const AttentionProblem problem = cache.Problem(out);
+  PackedHeads packed(cache, math);
+  AlignedBytes scratch(SparseScratchBytes(problem.head_dim, cache.n_keys(), math));
+  ForBlocks(problem, [&](const RowBlock& block) {
+    AttendSinksAndWindow(problem, math, packed.Of(problem, block.head), block, sinks, window, scratch.data());
+  });
+  return out;
+}
+
+std::vector<float> SinksAndWindowReference(const TestCache& cache, int64_t sinks, int64_t window) {
+  std::vector<float> out;
+  const AttentionProblem problem = cache.Problem(out);
+  MaskedAttentionReference(problem, [&](int, int64_t row, int64_t key) {
+    return key < sinks || problem.first_position + row - key < window;
+  });
+  return out;
+}
+
+constexpr std::pair<int64_t, int64_t> kSinksAndWindows[] = {{0, 1},  {1, 1},    {4, 20},    {128, 33},
+                                                            {5, 64}, {600, 90}, {17, 1000}, {2000, 5}};
+
+TEST(SinksAndWindow, IsTheMaskedReferenceOnEveryTarget) {
+  for (const Shape& shape : Shapes()) {
+    SCOPED_TRACE(Name(shape));
+    const TestCache cache = RandomCache(shape);
+    for (const auto& [sinks, window] : kSinksAndWindows) {
+      SCOPED_TRACE(std::to_string(sinks) + " " + std::to_string(window));
+      const std::vector<float> expected = SinksAndWindowReference(cache, sinks, window);
+      ForEveryTarget([&](const char* target) {
+        SCOPED_TRACE(target);
+        ExpectNear(SinksAndWindow(cache, AttentionMath::kF32, sinks, window), expected,
+                   F32Tolerance(cache, shape.head_dim));
+      });
+    }
+  }
+}
+
+TEST(SinksAndWindow, InBf16IsTheMaskedReferenceWhereNothingRounds) {
+  if (!CpuHasNativeBf16()) GTEST_SKIP() << "this CPU has no AVX512_BF16";
+  for (const Shape& shape : Shapes()) {
+    if (shape.type != KvType::kF16) continue;
+    SCOPED_TRACE(Name(shape));
+    const TestCache cache = LatticeCache(shape);
+    for (const auto& [sinks, window] : kSinksAndWindows) {
+      ExpectNear(SinksAndWindow(cache, AttentionMath::kBf16, sinks, window),
+                 SinksAndWindowReference(cache, sinks, window), F32Tolerance(cache, shape.head_dim));
+    }
+  }
+}
+
+// Rows that attend everything (the last ones of a Tri-shape) have the sums of dense attention, to the bit.
+TEST(SinksAndWindow, AWindowOfEverythingIsDenseToTheBit) {
+  for (const AttentionMath math : Maths()) {
+    for (const Shape& shape : Shapes()) {
+      SCOPED_TRACE(Name(shape));
+      const TestCache cache = RandomCache(shape);
+      std::vector<float> dense;
+      const AttentionProblem problem = cache.Problem(dense);
+      PackedHeads packed(cache, math);
+      std::vector<const std::byte*> heads;
+      for (int head = 0; head < problem.n_heads; head += problem.n_heads / problem.n_kv_heads) {
+        heads.push_back(packed.Of(problem, head));
+      }
+      AlignedBytes scratch(PrefillScratchBytes(problem.head_dim, math));
+      for (int64_t item = 0; item < PrefillItemCount(problem); ++item) {
+        PrefillAttentionItem(problem, math, heads.data(), item, scratch.data());
+      }
+      EXPECT_EQ(SinksAndWindow(cache, math, 3, cache.n_keys()), dense);
+    }
+  }
+}
+
 struct Lines {
   std::vector<int32_t> columns, slashes;
 };

@@ -13,43 +13,42 @@
 #include <cstdint>
 #include <vector>
 
-#include "loopserve/status.h"
 #include "src/base/aligned_buffer.h"
 #include "src/kernels/attention.h"
 #include "src/model/dialogue.h"
 #include "src/model/hyper_params.h"
+#include "src/model/token_attention.h"
 #include "src/selection/decode/heaviest.h"
 
 namespace loopserve {
 
-class CodedAttention {
+class CodedAttention final : public TokenAttention {
  public:
   CodedAttention(const HyperParams& params, int n_threads);
-  ~CodedAttention();
+  ~CodedAttention() override;
 
-  /// Prepares a step of one row at `position`, which need not be stored yet. mark_seen: remember which keys each layer
-  /// reads exactly. kResourceExhausted.
-  Status BeginStep(Dialogue& dialogue, int64_t position, bool mark_seen);
+  Status BeginStep(Dialogue& dialogue, int64_t position, bool mark_seen) override;
+  bool Chooses(int) const override { return true; }
 
   /// Scores of all coded keys; q: f32 [n_heads][head_dim]. The first thread calls it when the step's row is stored, the
   /// others need not wait for that.
-  void Scan(int layer, const float* q, int thread);
+  void Scan(int layer, const float* q, int thread) override;
   /// Exact attention of this thread's share of the keys that are always read, sinks and the newest: their softmax is
   /// known from the start.
-  void AttendAlways(int thread);
+  void AttendAlways(int thread) override;
   /// From scores to what each key weighs to its KV head (or query head), and how many weigh how much.
-  void Weigh(int thread);
+  void Weigh(int thread) override;
   /// Chooses, and counts what is not chosen by estimate; `kv`: [n_kv_heads] views of the layer with the step's row.
-  void Pick(const KvHeadView* kv, int thread);
+  void Pick(const KvHeadView* kv, int thread) override;
   /// Exact attention of this thread's share of the chosen keys.
-  void Attend(const KvHeadView* kv, int thread);
+  void Attend(const KvHeadView* kv, int thread) override;
   /// This thread's share of heads, into out: f32 [n_heads][head_dim].
-  void Merge(float* out, int thread);
+  void Merge(float* out, int thread) override;
 
   /// What the last layer read, in keys of a KV head: exact keys, and codes by their bytes. All KV heads together.
-  double KeysRead() const;
+  double KeysRead() const override;
   /// Marks of the keys that `head` of `layer` read exactly in the last step (with mark_seen): [position + 1].
-  const uint8_t* Seen(int layer, int head) const;
+  const uint8_t* Seen(int layer, int head) const override;
 
  private:
   struct ThreadState;

@@ -46,8 +46,8 @@ struct DecodeGraph::LayerNode {
   int n_threads;
   std::vector<KvHeadView> views;
   AttentionProblem problem;
-  CodedAttention* coded;
   Reads reads = Reads::kEverything;
+  TokenAttention* by_token = nullptr;  ///< of layers that read kByToken
 
   /// The rows' queries, of which each thread makes its own: that is quicker than waiting for another's.
   const float* TakeQueries(const ggml_tensor* projected, const float* turns, int thread) {
@@ -96,7 +96,7 @@ struct DecodeGraph::LayerNode {
         view = dialogue.cache.View(layer, head, n_keys);
       }
       step->keys_held += static_cast<double>(held);
-      if (reads != Reads::kCodedKeys) step->keys_read += static_cast<double>(HasOwnKeys() ? view.n_keys : held);
+      if (reads != Reads::kByToken) step->keys_read += static_cast<double>(HasOwnKeys() ? view.n_keys : held);
     }
     problem.n_rows = step->rows;
     step->computed_pairs += PairsHeld(problem);
@@ -131,8 +131,8 @@ DecodeGraph::DecodeGraph(const Model& model, ComputeThreads& threads)
 
 DecodeGraph::~DecodeGraph() = default;
 
-/// Appends the new rows to the cache and prepares the problem that the next nodes solve; with coded keys, the other
-/// threads look through them meanwhile.
+/// Appends the new rows to the cache and prepares the problem that the next nodes solve; where tokens find their keys,
+/// the other threads look through them meanwhile.
 void DecodeGraph::StoreNode(ggml_tensor* y, int thread, int, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
   Step& step = *node.step;
@@ -149,31 +149,31 @@ void DecodeGraph::StoreNode(ggml_tensor* y, int thread, int, void* userdata) {
     }
     node.FindKeys();
   }
-  if (node.reads != Reads::kCodedKeys) return;
+  if (node.reads != Reads::kByToken) return;
   const auto start = Clock::now();
-  node.coded->Scan(node.layer, q, thread);
+  node.by_token->Scan(node.layer, q, thread);
   if (thread == 0) step.selection_ms += MillisecondsSince(start);
-  node.coded->AttendAlways(thread);
+  node.by_token->AttendAlways(thread);
 }
 
 void DecodeGraph::WeighNode(ggml_tensor*, int thread, int, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
-  if (node.reads != Reads::kCodedKeys) return;
+  if (node.reads != Reads::kByToken) return;
   const auto start = Clock::now();
-  node.coded->Weigh(thread);
+  node.by_token->Weigh(thread);
   // What follows counts as attention, for all that Pick is both.
   if (thread == 0) node.step->selection_ms += MillisecondsSince(start);
 }
 
 void DecodeGraph::PickNode(ggml_tensor*, int thread, int, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
-  if (node.reads == Reads::kCodedKeys) node.coded->Pick(node.views.data(), thread);
+  if (node.reads == Reads::kByToken) node.by_token->Pick(node.views.data(), thread);
 }
 
 void DecodeGraph::PartialNode(ggml_tensor*, int thread, int n_threads, void* userdata) {
   auto& node = *static_cast<LayerNode*>(userdata);
   LS_CHECK(n_threads == node.n_threads);
-  if (node.reads == Reads::kCodedKeys) return node.coded->Attend(node.views.data(), thread);
+  if (node.reads == Reads::kByToken) return node.by_token->Attend(node.views.data(), thread);
   AttentionProblem problem = node.problem;
   problem.q = node.step->queries[static_cast<size_t>(thread)].data();
   if (!node.HasOwnKeys()) {
@@ -189,9 +189,9 @@ void DecodeGraph::MergeNode(ggml_tensor* y, int thread, int n_threads, void* use
   auto& node = *static_cast<LayerNode*>(userdata);
   AttentionProblem problem = node.problem;
   problem.out = static_cast<float*>(y->data);
-  if (node.reads == Reads::kCodedKeys) {
-    node.coded->Merge(problem.out, thread);
-    if (thread == 0) node.step->keys_read += node.coded->KeysRead();
+  if (node.reads == Reads::kByToken) {
+    node.by_token->Merge(problem.out, thread);
+    if (thread == 0) node.step->keys_read += node.by_token->KeysRead();
   } else if (node.HasOwnKeys()) {
     const int group = problem.n_heads / problem.n_kv_heads;
     for (int head = thread; head < problem.n_kv_heads; head += n_threads) {
@@ -208,8 +208,7 @@ ggml_tensor* DecodeGraph::AddAttention(ggml_context* context, int layer, const P
   const HyperParams& p = model_.params();
   nodes_.push_back(std::make_unique<LayerNode>());
   LayerNode& node = *nodes_.back();
-  node = {&model_, step_.get(),       layer, threads_.n_threads(), std::vector<KvHeadView>(p.n_kv_heads),
-          {},      &sparsity_.coded()};
+  node = {&model_, step_.get(), layer, threads_.n_threads(), std::vector<KvHeadView>(p.n_kv_heads), {}};
   node.problem.n_heads = p.n_heads;
   node.problem.n_kv_heads = p.n_kv_heads;
   node.problem.head_dim = p.head_dim;
@@ -288,7 +287,10 @@ Status DecodeGraph::Run(Dialogue& dialogue, std::span<const Token> tokens, bool 
     LS_RETURN_IF_ERROR(sparsity_.BeginStep(dialogue, &selection_ms));
   }
   LS_RETURN_IF_ERROR(dialogue.kept.Prepare(cache, rows));  // the nodes add rows, and cannot fail
-  for (const std::unique_ptr<LayerNode>& node : nodes_) node->reads = sparsity_.Of(dialogue, node->layer);
+  for (const std::unique_ptr<LayerNode>& node : nodes_) {
+    node->reads = sparsity_.Of(dialogue, node->layer);
+    node->by_token = sparsity_.by_token();
+  }
   for (int64_t i = 0; i < rows; ++i) {
     step.tokens[i] = tokens[i];
     step.positions[i] = static_cast<int32_t>(step.first_position + i);

@@ -15,22 +15,40 @@ namespace {
 /// Contexts up to this part longer than the budget are read in full: too little would be saved.
 constexpr int64_t kMinSaving = 4;  // a quarter
 
+using Method = DecodeSettings::Method;
+
+bool ChoosesByToken(const DecodeSettings& settings) { return settings.method != Method::kWorkingSets; }
+
 bool IsWorthwhile(const DecodeSettings& settings, int64_t n_keys) {
-  return settings.budget > 0 && n_keys >= settings.min_keys && n_keys > settings.budget + settings.budget / kMinSaving;
+  if (settings.budget == 0 || n_keys < settings.min_keys) return false;
+  // Steps of pages look themselves whether there is more than the budget, as published.
+  return settings.method == Method::kPages || n_keys > settings.budget + settings.budget / kMinSaving;
 }
 
 }  // namespace
 
 DecodeSparsity::DecodeSparsity(const Model& model, ComputeThreads& threads)
-    : model_(model), threads_(threads), keeper_(model, threads), coded_(model.params(), threads.n_threads()) {}
+    : model_(model),
+      threads_(threads),
+      keeper_(model, threads),
+      coded_(model.params(), threads.n_threads()),
+      paged_(model.params(), threads.n_threads()) {}
+
+Result<bool> DecodeSparsity::ExtendKeys(Dialogue& dialogue) {
+  const DecodeSettings& settings = dialogue.policy.decode();
+  if (settings.method != Method::kPages) {
+    return dialogue.coded_keys.Extend(dialogue.cache, dialogue.queries, model_.params(), threads_);
+  }
+  LS_RETURN_IF_ERROR(dialogue.key_pages.Extend(dialogue.cache, model_.params(), settings.dense_layers, threads_));
+  return true;
+}
 
 Status DecodeSparsity::EndPrefill(Dialogue& dialogue, double* selection_ms) {
   const DecodeSettings& settings = dialogue.policy.decode();
-  if (settings.method != DecodeSettings::Method::kCodedKeys) return Status::Ok();
-  if (!IsWorthwhile(settings, dialogue.cache.n_tokens())) return Status::Ok();
+  if (!ChoosesByToken(settings) || !IsWorthwhile(settings, dialogue.cache.n_tokens())) return Status::Ok();
   const auto start = Clock::now();
   // Keys that cannot be coded are found again by Begin, which then reads every key.
-  Status status = dialogue.coded_keys.Extend(dialogue.cache, dialogue.queries, model_.params(), threads_).status();
+  Status status = ExtendKeys(dialogue).status();
   *selection_ms += MillisecondsSince(start);
   return status;
 }
@@ -42,9 +60,9 @@ Status DecodeSparsity::Begin(Dialogue& dialogue, bool measure, double* selection
   if (!IsWorthwhile(settings, dialogue.cache.n_tokens())) return Status::Ok();
   const auto start = Clock::now();
   Status status;
-  if (settings.method == DecodeSettings::Method::kCodedKeys) {
-    Result<bool> usable = dialogue.coded_keys.Extend(dialogue.cache, dialogue.queries, model_.params(), threads_);
-    if (usable.ok()) dialogue.reads_coded_keys = *usable;
+  if (ChoosesByToken(settings)) {
+    Result<bool> usable = ExtendKeys(dialogue);
+    if (usable.ok()) dialogue.chooses_by_token = *usable;
     status = usable.status();
   } else {
     status = keeper_.Begin(dialogue);
@@ -54,12 +72,13 @@ Status DecodeSparsity::Begin(Dialogue& dialogue, bool measure, double* selection
 }
 
 Status DecodeSparsity::BeginStep(Dialogue& dialogue, double* selection_ms) {
-  if (!dialogue.reads_coded_keys) return keeper_.Renew(dialogue, selection_ms);
+  if (!dialogue.chooses_by_token) return keeper_.Renew(dialogue, selection_ms);
   const auto start = Clock::now();
-  LS_ASSIGN_OR_RETURN(dialogue.reads_coded_keys,
-                      dialogue.coded_keys.Extend(dialogue.cache, dialogue.queries, model_.params(), threads_));
-  if (dialogue.reads_coded_keys)
-    LS_RETURN_IF_ERROR(coded_.BeginStep(dialogue, dialogue.cache.n_tokens(), dialogue.measures_coverage));
+  by_token_ = &coded_;
+  if (dialogue.policy.decode().method == Method::kPages) by_token_ = &paged_;
+  LS_ASSIGN_OR_RETURN(dialogue.chooses_by_token, ExtendKeys(dialogue));
+  if (dialogue.chooses_by_token)
+    LS_RETURN_IF_ERROR(by_token_->BeginStep(dialogue, dialogue.cache.n_tokens(), dialogue.measures_coverage));
   *selection_ms += MillisecondsSince(start);
   return Status::Ok();
 }
@@ -67,7 +86,8 @@ Status DecodeSparsity::BeginStep(Dialogue& dialogue, double* selection_ms) {
 DecodeSparsity::Reads DecodeSparsity::Of(const Dialogue& dialogue, int layer) const {
   if (model_.params().window(layer) > 0 || !dialogue.decodes_sparsely()) return Reads::kEverything;
   if (dialogue.kept.active()) return Reads::kKept;
-  return dialogue.reads_coded_keys ? Reads::kCodedKeys : Reads::kWorkingSet;
+  if (!dialogue.chooses_by_token) return Reads::kWorkingSet;
+  return by_token_->Chooses(layer) ? Reads::kByToken : Reads::kEverything;
 }
 
 double DecodeSparsity::SeenShare(const Dialogue& dialogue, int layer, int kv_head) const {
@@ -77,11 +97,11 @@ double DecodeSparsity::SeenShare(const Dialogue& dialogue, int layer, int kv_hea
   if (q == nullptr) return 0;
   const KvHeadView kv = dialogue.cache.View(layer, kv_head, n_keys);
   const int group = p.n_heads / p.n_kv_heads;
-  const bool by_codes = dialogue.reads_coded_keys;
+  const bool by_token = dialogue.chooses_by_token;
   std::vector<uint8_t> of_set;
   if (dialogue.kept.active()) {
     of_set = dialogue.kept.Seen(layer, kv_head, n_keys);
-  } else if (!by_codes) {
+  } else if (!by_token) {
     of_set = WorkingSetKeeper::Seen(dialogue, layer, kv_head);
   }
   const auto n = static_cast<size_t>(n_keys);
@@ -92,7 +112,7 @@ double DecodeSparsity::SeenShare(const Dialogue& dialogue, int layer, int kv_hea
     ScoreKeys(kv, &query, 1, p.attention_scale, n_keys, scores.data(), static_cast<int64_t>(scores.size()));
     std::fill(scores.begin() + static_cast<ptrdiff_t>(n), scores.end(), -HUGE_VALF);
     const float sum = ExpInPlace(scores.data(), scores.size(), LargestScore(scores.data(), n, -FLT_MAX));
-    const uint8_t* seen = by_codes ? coded_.Seen(layer, head) : of_set.data();
+    const uint8_t* seen = by_token ? by_token_->Seen(layer, head) : of_set.data();
     double held = 0;
     for (size_t t = 0; t < n; ++t) held += seen[t] != 0 ? scores[t] : 0.0f;
     share += held / sum / group;

@@ -1,5 +1,5 @@
-// Which keys the steps of an answer read: by working sets (paper's Algorithm 2), by coded keys, or what an eviction
-// policy left, as the policy says.
+// Which keys the steps of an answer read: by working sets (paper's Algorithm 2), found anew for every token (by coded
+// keys or by pages), or what an eviction policy left, as the policy says.
 // Thread rule: one owner.
 #pragma once
 
@@ -9,6 +9,7 @@
 #include "src/model/compute_threads.h"
 #include "src/model/dialogue.h"
 #include "src/model/model.h"
+#include "src/model/paged_attention.h"
 #include "src/model/working_set.h"
 
 namespace loopserve {
@@ -16,26 +17,30 @@ namespace loopserve {
 class DecodeSparsity {
  public:
   /// What the attention of a layer reads in a step.
-  enum class Reads { kEverything, kWorkingSet, kCodedKeys, kKept };
+  enum class Reads { kEverything, kWorkingSet, kByToken, kKept };
 
   DecodeSparsity(const Model& model, ComputeThreads& threads);
 
-  /// A prefill is done and its tokens are committed: codes their keys, where decoding will look for them.
+  /// A prefill is done and its tokens are committed: prepares their keys, where decoding will look for them.
   /// kResourceExhausted.
   Status EndPrefill(Dialogue& dialogue, double* selection_ms);
-  /// An answer begins: chooses, or codes, if the dialogue's policy has a budget and the context is long enough; else
-  /// steps read everything. measure: MeasureCoverage will be called. kResourceExhausted leaves the latter.
+  /// An answer begins: chooses, or prepares keys, if the dialogue's policy has a budget and the context is long enough;
+  /// else steps read everything. measure: MeasureCoverage will be called. kResourceExhausted leaves the latter.
   Status Begin(Dialogue& dialogue, bool measure, double* selection_ms);
   /// Before a step of one row.
   Status BeginStep(Dialogue& dialogue, double* selection_ms);
   Reads Of(const Dialogue& dialogue, int layer) const;
-  CodedAttention& coded() { return coded_; }
+  /// What a step computes the layers with that read kByToken, since its BeginStep.
+  TokenAttention* by_token() { return by_token_; }
 
   /// For every sparse layer and KV head the true share of attention weight (mean of its group) that the step just run
   /// could see exactly: the queries of position n_tokens - 1 over all keys. Slow: for measuring.
   Result<std::vector<double>> MeasureCoverage(Dialogue& dialogue);
 
  private:
+  /// Extends what tokens of the policy find their keys by to all keys that are stored. False: these keys cannot be
+  /// looked through.
+  Result<bool> ExtendKeys(Dialogue& dialogue);
   /// The share of the newest query's weight on marked keys, mean over the heads of a KV head.
   double SeenShare(const Dialogue& dialogue, int layer, int kv_head) const;
 
@@ -43,6 +48,8 @@ class DecodeSparsity {
   ComputeThreads& threads_;
   WorkingSetKeeper keeper_;
   CodedAttention coded_;
+  PagedAttention paged_;
+  TokenAttention* by_token_ = nullptr;
 };
 
 }  // namespace loopserve

@@ -1,5 +1,5 @@
 // What the model keeps of one dialogue: all keys and values, the policy that says which of them are computed with, what
-// an eviction policy left of them, and what decode steps choose by: the newest queries, coded keys.
+// an eviction policy left of them, and what decode steps choose by: the newest queries, coded keys, pages of keys.
 // Thread rule: one thread at a time.
 #pragma once
 
@@ -11,6 +11,7 @@
 #include "src/kvcache/kv_cache.h"
 #include "src/model/coded_keys.h"
 #include "src/model/kept_keys.h"
+#include "src/model/key_pages.h"
 #include "src/model/recent_queries.h"
 
 namespace loopserve {
@@ -49,6 +50,7 @@ struct Dialogue {
     Dialogue fork(cache.Fork(), policy, queries);
     fork.coded_keys = coded_keys;
     fork.kept = kept.Fork();
+    fork.key_pages = key_pages;
     return fork;
   }
   /// Forgets tokens from n_tokens on. n_same: as in KeptKeys::Truncate.
@@ -57,16 +59,17 @@ struct Dialogue {
     queries.Truncate(n_tokens);
     coded_keys.Truncate(n_tokens);
     kept.Truncate(n_tokens, n_same);
+    key_pages.Truncate(n_tokens);
     EndAnswer();
   }
   void Truncate(int64_t n_tokens) { Truncate(n_tokens, n_tokens); }
 
   /// Whether steps of the answer on its way read less than everything.
-  bool decodes_sparsely() const { return working_sets.active() || reads_coded_keys || kept.active(); }
+  bool decodes_sparsely() const { return working_sets.active() || chooses_by_token || kept.active(); }
   /// Steps read everything that is kept from now on.
   void EndAnswer() {
     working_sets.Clear();
-    reads_coded_keys = false;
+    chooses_by_token = false;
     least_weights.clear();
   }
 
@@ -75,10 +78,11 @@ struct Dialogue {
   RecentQueries queries;
   KeptKeys kept;
   CodedKeys coded_keys;
+  KeyPages key_pages;
   WorkingSets working_sets;
   std::vector<float> least_weights;  ///< [n_layers][choices of a layer]: keys that are lighter are not considered
   bool measures_coverage = false;    ///< steps remember which keys they read
-  bool reads_coded_keys = false;     ///< steps of the answer on its way find their keys by coded_keys
+  bool chooses_by_token = false;     ///< each step of the answer on its way finds its keys, by codes or pages
 };
 
 }  // namespace loopserve

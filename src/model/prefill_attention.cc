@@ -6,19 +6,23 @@
 #include "src/model/prefill_methods.h"
 #include "src/selection/eviction/eviction_choice.h"
 #include "src/selection/flexprefill/flex_choice.h"
+#include "src/selection/shape/attention_shape.h"
 
 namespace loopserve {
 namespace {
 
 using Method = PrefillSettings::Method;
 
-/// Fewer rows than this are not worth a choice: the sample would be a large part of them.
+/// Fewer rows than this are not worth a choice: the sample would be a large part of them. Shapes choose nothing.
 constexpr int64_t kMinSparseRows = 48;
 
 /// Whether there is something to choose. Where a method would take everything, dense attention is the same and faster.
 bool IsSparse(const PrefillSettings& settings, const AttentionProblem& problem, int64_t n_keys) {
-  if (settings.method == Method::kDense || problem.window != 0 || problem.n_rows < kMinSparseRows) return false;
-  if (settings.alpha >= 1 || settings.cover >= 1 || n_keys < settings.min_keys) return false;
+  if (settings.method == Method::kDense || problem.window != 0 || n_keys < settings.min_keys) return false;
+  if (settings.method == Method::kShape) {
+    return MakeAttentionShape(settings, problem.n_rows, n_keys).LeavesSomethingOut();
+  }
+  if (settings.alpha >= 1 || settings.cover >= 1 || problem.n_rows < kMinSparseRows) return false;
   if (settings.method == Method::kMInference) return n_keys > settings.slashes;
   if (settings.method == Method::kFlexPrefill) return n_keys > FlexDenseKeys(settings.min_budget);
   return true;
@@ -38,6 +42,8 @@ Status RunMethod(Method method, const PrefillLayer& layer) {
       return PrefillFlexPrefill(layer);
     case Method::kXAttention:
       return PrefillXAttention(layer);
+    case Method::kShape:
+      return PrefillShape(layer);
   }
   return Status(StatusCode::kInternal, "no such prefill method");
 }
@@ -158,8 +164,7 @@ Status PrefillAttention::Run(Dialogue& dialogue, int index, int64_t n_rows, int6
   problem.first_position += first_row;
   const bool is_sparse = IsSparse(settings, problem, problem.first_position + problem.n_rows);
   if (is_sparse) {
-    LS_CHECK(first_row == 0);  // no policy asks for the last row alone of so many
-    problem.out = out_.floats();
+    problem.out = out_.floats() + first_row * p.q_width();
     LS_RETURN_IF_ERROR(RunMethod(settings.method, layer));
     std::swap(*q, out_);
   } else {

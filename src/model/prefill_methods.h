@@ -36,6 +36,9 @@ Status PrefillFlexPrefill(const PrefillLayer& layer);
 /// The same by antidiagonals of the scores of each block. (prefill_xattention.cc)
 Status PrefillXAttention(const PrefillLayer& layer);
 
+/// The first keys and a local window for every row, everything for the turn's last rows. (prefill_shape.cc)
+Status PrefillShape(const PrefillLayer& layer);
+
 /// For the methods, where the layer is measured: what was lost on one row of a head that took no part in the choice.
 /// Its output is in problem.out already. held: the share of the row's softmax weights (f32 [position + 1], by key) that
 /// was computed. Also measures the floor: the fewest keys that hold settings->alpha of the row's weight, and the error

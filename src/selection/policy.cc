@@ -83,6 +83,18 @@ constexpr Knob kStride = {"stride", [](std::string_view text, PrefillSettings* p
 constexpr Knob kBlock = {"block", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
                            return SetOneOf(text, {64, 128}, &prefill->block);
                          }};
+constexpr Knob kSinks = {"sinks", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                           return SetNumber<int64_t>(text, 0, kMostTokens, false, &prefill->sinks);
+                         }};
+constexpr Knob kLocal = {"local", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                           return SetNumber<int64_t>(text, 1, kMostTokens, false, &prefill->local);
+                         }};
+constexpr Knob kLast = {"last", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                          return SetNumber<int64_t>(text, 1, kMostTokens, false, &prefill->last_rows);
+                        }};
+constexpr Knob kReference = {"reference", [](std::string_view text, PrefillSettings* prefill, DecodeSettings*) {
+                               return SetNumber<int64_t>(text, 0, kMostTokens, false, &prefill->reference_keys);
+                             }};
 constexpr Knob kBudget = {"budget", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
                             return SetNumber<int64_t>(text, 0, kMostTokens, false, &decode->budget);
                           }};
@@ -106,6 +118,10 @@ constexpr Knob kPerQueryHead = {"per_query_head", [](std::string_view text, Pref
                                   decode->per_query_head = value == 1;
                                   return allowed;
                                 }};
+
+constexpr Knob kDenseLayers = {"dense_layers", [](std::string_view text, PrefillSettings*, DecodeSettings* decode) {
+                                 return SetNumber(text, 0, 1024, false, &decode->dense_layers);
+                               }};
 
 std::string SetWord(std::string_view text, std::string_view no, std::string_view yes, bool* target) {
   if (text == no || text == yes) {
@@ -146,6 +162,9 @@ constexpr std::array<std::string_view, 1> kLoopServeNames = {"loopserve"};
 constexpr std::array<std::string_view, 1> kMInferenceNames = {"minference"};
 constexpr std::array<std::string_view, 1> kFlexPrefillNames = {"flexprefill"};
 constexpr std::array<std::string_view, 1> kXAttentionNames = {"xattention"};
+constexpr std::array<std::string_view, 1> kAShapeNames = {"a_shape"};
+constexpr std::array<std::string_view, 1> kTriShapeNames = {"tri_shape"};
+constexpr std::array<std::string_view, 1> kQuestNames = {"quest"};
 constexpr std::array<Knob, 7> kPaperKnobs = {kAlpha, kLineRows, kMinKeys, kSeed, kBudget, kInterval, kQueries};
 constexpr std::array<Knob, 9> kLoopServeKnobs = {kAlpha,         kTileRows, kMinKeys, kSeed,        kBudget,
                                                  kDecodeMinKeys, kQueries,  kRecent,  kPerQueryHead};
@@ -153,6 +172,10 @@ constexpr std::array<Knob, 9> kLoopServeKnobs = {kAlpha,         kTileRows, kMin
 constexpr std::array<Knob, 6> kMInferenceKnobs = {kColumns, kSlashes, kMinKeys, kBudget, kInterval, kQueries};
 constexpr std::array<Knob, 7> kFlexPrefillKnobs = {kGamma, kTau, kMinBudget, kMinKeys, kBudget, kInterval, kQueries};
 constexpr std::array<Knob, 7> kXAttentionKnobs = {kThreshold, kStride, kBlock, kMinKeys, kBudget, kInterval, kQueries};
+constexpr std::array<Knob, 7> kAShapeKnobs = {kSinks, kLocal, kReference, kMinKeys, kBudget, kInterval, kQueries};
+constexpr std::array<Knob, 8> kTriShapeKnobs = {kSinks,   kLocal,  kLast,     kReference,
+                                                kMinKeys, kBudget, kInterval, kQueries};
+constexpr std::array<Knob, 4> kQuestKnobs = {kBudget, kDecodeMinKeys, kDenseLayers, kPerQueryHead};
 
 constexpr std::array<std::string_view, 1> kSnapKvNames = {"snapkv"};
 constexpr std::array<std::string_view, 1> kPyramidKvNames = {"pyramidkv"};
@@ -168,7 +191,7 @@ constexpr std::array<Knob, 3> kStreamingKnobs = {kKeptBudget, kKeptSinks, kWhen}
 /// At which the floor of methods without an alpha is measured: that of `paper`.
 constexpr double kFloorAlpha = 0.955;
 
-constexpr std::array<PolicyKind, 11> kPolicies = {{
+constexpr std::array<PolicyKind, 14> kPolicies = {{
     {kLoopServeNames,
      kLoopServeKnobs,
      {.method = Method::kTiles, .alpha = 0.96, .sample_rows = 24, .min_keys = 2048, .seed = 0},
@@ -189,6 +212,24 @@ constexpr std::array<PolicyKind, 11> kPolicies = {{
      kXAttentionKnobs,
      {.method = Method::kXAttention, .alpha = kFloorAlpha, .cover = 0.9, .stride = 16, .block = 128},
      {}},
+    {kAShapeNames,
+     kAShapeKnobs,
+     {.method = Method::kShape, .alpha = kFloorAlpha, .sinks = 128, .local = 3968, .reference_keys = 16384},
+     {}},
+    {kTriShapeNames,
+     kTriShapeKnobs,
+     {.method = Method::kShape,
+      .alpha = kFloorAlpha,
+      .sinks = 128,
+      .local = 3968,
+      .last_rows = 100,
+      .reference_keys = 16384},
+     {}},
+    // One query is kept, to measure coverage by.
+    {kQuestNames,
+     kQuestKnobs,
+     {},
+     {.method = DecodeSettings::Method::kPages, .budget = 1024, .queries = 1, .dense_layers = 2}},
     {kSnapKvNames, kSnapKvKnobs, {}, {}, {.method = Eviction::kSnapKv, .budget = 1024, .window = 32, .pool = 7}},
     {kPyramidKvNames,
      kPyramidKvKnobs,

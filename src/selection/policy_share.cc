@@ -10,6 +10,7 @@ bool IsForkable(DecodeSettings::Method method) {
   switch (method) {  // without a default: a new method must be thought of here
     case DecodeSettings::Method::kWorkingSets:
     case DecodeSettings::Method::kCodedKeys:
+    case DecodeSettings::Method::kPages:
       return true;
   }
   return false;

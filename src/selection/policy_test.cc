@@ -27,6 +27,9 @@ TEST(PolicyTest, ParsesEveryNameAndItsCanonicalForm) {
       {"flexprefill:budget=512,tau=0,gamma=0.95,min_budget=512",
        "flexprefill:gamma=0.95,tau=0,min_budget=512,budget=512"},
       {"xattention:block=64,stride=8,threshold=0.8", "xattention:threshold=0.8,stride=8,block=64"},
+      {"a_shape:reference=0,local=64,sinks=0", "a_shape:sinks=0,local=64,reference=0"},
+      {"tri_shape:min_keys=5,last=7", "tri_shape:last=7,min_keys=5"},
+      {"quest:dense_layers=0,budget=512", "quest:budget=512,dense_layers=0"},
       {"snapkv:observe=output,when=every_turn,window=64", "snapkv:window=64,when=every_turn,observe=output"},
       {"pyramidkv:beta=5,pool=3,budget=200", "pyramidkv:budget=200,pool=3,beta=5"},
       {"adakv:alpha=0,when=once", "adakv:alpha=0,when=once"},
@@ -93,7 +96,9 @@ TEST(PolicyTest, BaselinesAreAsPublished) {
   const Result<Policy> minference = Policy::Parse("minference");
   const Result<Policy> flexprefill = Policy::Parse("flexprefill");
   const Result<Policy> xattention = Policy::Parse("xattention");
-  ASSERT_TRUE(minference.ok() && flexprefill.ok() && xattention.ok());
+  const Result<Policy> a_shape = Policy::Parse("a_shape");
+  const Result<Policy> tri_shape = Policy::Parse("tri_shape");
+  ASSERT_TRUE(minference.ok() && flexprefill.ok() && xattention.ok() && a_shape.ok() && tri_shape.ok());
   EXPECT_EQ(minference->prefill().method, PrefillSettings::Method::kMInference);
   EXPECT_EQ(minference->prefill().columns, 1000);
   EXPECT_EQ(minference->prefill().slashes, 6096);
@@ -105,11 +110,26 @@ TEST(PolicyTest, BaselinesAreAsPublished) {
   EXPECT_EQ(xattention->prefill().cover, 0.9);
   EXPECT_EQ(xattention->prefill().stride, 16);
   EXPECT_EQ(xattention->prefill().block, 128);
-  for (const auto* policy : {&*minference, &*flexprefill, &*xattention}) {
+  for (const auto* shape : {&*a_shape, &*tri_shape}) {
+    EXPECT_EQ(shape->prefill().method, PrefillSettings::Method::kShape);
+    EXPECT_EQ(shape->prefill().sinks, 128);
+    EXPECT_EQ(shape->prefill().local, 3968);
+  }
+  EXPECT_EQ(a_shape->prefill().last_rows, 0);
+  EXPECT_EQ(tri_shape->prefill().last_rows, 100);
+  for (const auto* policy : {&*minference, &*flexprefill, &*xattention, &*a_shape, &*tri_shape}) {
     EXPECT_FALSE(policy->is_dense());
     EXPECT_EQ(policy->prefill().alpha, 0.955) << "of the floor";
     EXPECT_EQ(policy->decode().budget, 0);
   }
+  const Result<Policy> quest = Policy::Parse("quest");
+  ASSERT_TRUE(quest.ok());
+  EXPECT_FALSE(quest->is_dense());
+  EXPECT_EQ(quest->prefill().method, PrefillSettings::Method::kDense);
+  EXPECT_EQ(quest->decode().method, DecodeSettings::Method::kPages);
+  EXPECT_EQ(quest->decode().budget, 1024);
+  EXPECT_EQ(quest->decode().dense_layers, 2);
+  EXPECT_TRUE(Policy::Parse("quest:budget=0")->is_dense());
   const Result<Policy> sparse_decode = Policy::Parse("xattention:budget=99,interval=7,queries=5");
   ASSERT_TRUE(sparse_decode.ok());
   EXPECT_EQ(sparse_decode->decode().budget, 99);
@@ -160,11 +180,11 @@ TEST(PolicyTest, SaysWhatIsWrong) {
     const char* says;
   } kCases[] = {
       {"",
-       "empty policy; there is: loopserve, paper, minference, flexprefill, xattention, snapkv, pyramidkv, adakv, h2o, "
-       "streaming, dense (or full)"},
+       "empty policy; there is: loopserve, paper, minference, flexprefill, xattention, a_shape, tri_shape, quest, "
+       "snapkv, pyramidkv, adakv, h2o, streaming, dense (or full)"},
       {"sparse",
-       "unknown policy 'sparse'; there is: loopserve, paper, minference, flexprefill, xattention, snapkv, pyramidkv, "
-       "adakv, h2o, streaming, dense (or full)"},
+       "unknown policy 'sparse'; there is: loopserve, paper, minference, flexprefill, xattention, a_shape, tri_shape, "
+       "quest, snapkv, pyramidkv, adakv, h2o, streaming, dense (or full)"},
       {"Dense", "unknown policy 'Dense'"},
       {":alpha=1", "no name before ':'"},
       {"dense:", "expected key=value, not ''"},
@@ -206,6 +226,13 @@ TEST(PolicyTest, SaysWhatIsWrong) {
       {"flexprefill:min_budget=0", "min_budget must be a whole number from 1"},
       {"xattention:threshold=2", "threshold must be a number above 0 to 1"},
       {"xattention:stride=5", "stride must be one of 4, 8, 16, not '5'"},
+      {"a_shape:sinks=-1", "sinks must be a whole number from 0"},
+      {"a_shape:local=0", "local must be a whole number from 1"},
+      {"a_shape:last=5", "unknown key 'last'; a_shape takes sinks, local, reference"},
+      {"a_shape:reference=-1", "reference must be a whole number from 0"},
+      {"quest:alpha=0.9", "unknown key 'alpha'; quest takes budget, decode_min_keys, dense_layers, per_query_head"},
+      {"quest:dense_layers=-1", "dense_layers must be a whole number from 0 to 1024"},
+      {"tri_shape:last=0", "last must be a whole number from 1"},
       {"xattention:block=256", "block must be one of 64, 128, not '256'"},
       {"snapkv:budget=1", "budget must be a whole number from 2"},
       {"snapkv:budget=32", "budget must be above window, which is 32"},
