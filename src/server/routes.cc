@@ -7,6 +7,8 @@ std::vector<Route> AllRoutes(Context& context) {
   AddStatusRoutes(context, &routes);
   AddChatRoutes(context, &routes);
   AddCompletionRoutes(context, &routes);
+  AddResponsesRoutes(context, &routes);
+  AddMessagesRoutes(context, &routes);
   AddTokenRoutes(context, &routes);
   AddSessionRoutes(context, &routes);
   return routes;

@@ -12,6 +12,8 @@ namespace loopserve::server {
 void AddStatusRoutes(Context& context, std::vector<Route>* routes);      ///< health, models, props, metrics, openapi
 void AddChatRoutes(Context& context, std::vector<Route>* routes);        ///< /v1/chat/completions
 void AddCompletionRoutes(Context& context, std::vector<Route>* routes);  ///< /v1/completions
+void AddResponsesRoutes(Context& context, std::vector<Route>* routes);   ///< /v1/responses
+void AddMessagesRoutes(Context& context, std::vector<Route>* routes);    ///< /v1/messages
 void AddTokenRoutes(Context& context, std::vector<Route>* routes);       ///< tokenize, detokenize, apply-template
 void AddSessionRoutes(Context& context, std::vector<Route>* routes);     ///< /v1/sessions
 

@@ -120,17 +120,17 @@ class ChatStream : public StreamFormat {
     const auto choice = static_cast<size_t>(delta.choice);
     if (!roles_[choice]) {
       roles_[choice] = true;
-      AppendEvent(Chunk({Choice(delta.choice, {{"role", "assistant"}, {"content", ""}})}), out);
+      AppendEvent(Chunk(Json::array({Choice(delta.choice, {{"role", "assistant"}, {"content", ""}})})), out);
     }
     if (!delta.text.empty() || delta.logprob) {
       Json entry = Choice(delta.choice, {{"content", delta.text}});
       if (delta.logprob) entry["logprobs"] = LogprobsJson(*engine_, {&delta, 1});
-      AppendEvent(Chunk({std::move(entry)}), out);
+      AppendEvent(Chunk(Json::array({std::move(entry)})), out);
     }
     if (!delta.ended) return;
     Json entry = Choice(delta.choice, Json::object());
     entry["finish_reason"] = FinishReason(delta.stats.stop_reason);
-    AppendEvent(Chunk({std::move(entry)}), out);
+    AppendEvent(Chunk(Json::array({std::move(entry)})), out);
   }
 
   void Failed(const ApiError& error, std::string* out) override { AppendEvent(ToJson(error), out); }

@@ -123,7 +123,7 @@ class CompletionStream : public StreamFormat {
     choice["logprobs"] =
         delta.logprob ? LogprobsJson(*engine_, {&delta, 1}, &offsets_[static_cast<size_t>(delta.choice)]) : Json(nullptr);
     choice["finish_reason"] = delta.ended ? Json(FinishReason(delta.stats.stop_reason)) : Json(nullptr);
-    AppendEvent(Chunk({std::move(choice)}), out);
+    AppendEvent(Chunk(Json::array({std::move(choice)})), out);
   }
   void Failed(const ApiError& error, std::string* out) override { AppendEvent(ToJson(error), out); }
   void Done(const Totals& totals, std::string* out) override {
