@@ -1,5 +1,10 @@
 #include "src/server/routes.h"
 
+#include <memory>
+
+#include "src/server/api_error.h"
+#include "src/server/openapi.h"
+
 namespace loopserve::server {
 
 std::vector<Route> AllRoutes(Context& context) {
@@ -11,6 +16,9 @@ std::vector<Route> AllRoutes(Context& context) {
   AddMessagesRoutes(context, &routes);
   AddTokenRoutes(context, &routes);
   AddSessionRoutes(context, &routes);
+  routes.push_back({"GET", "/openapi.json", {}, true});
+  const auto document = std::make_shared<const Json>(OpenApiDocument(routes));
+  routes.back().handler = [document](const HttpRequest&) { return JsonReply(*document); };
   return routes;
 }
 

@@ -248,6 +248,22 @@ TEST_F(ServerTest, Responses) {
   EXPECT_EQ(Post("/v1/responses", JsonIn::object()).first, 400);
 }
 
+TEST_F(ServerTest, DescribesItself) {
+  Serve();
+  const auto [status, document] = Get("/openapi.json");
+  ASSERT_EQ(status, 200);
+  const std::string text = document.dump();
+  for (const char* path : {"/v1/chat/completions", "/v1/sessions/{id}/fork", "/metrics", "/openapi.json"}) {
+    EXPECT_TRUE(document["paths"].contains(path)) << path;
+  }
+  // Every reference leads somewhere.
+  const std::string prefix = "#/components/schemas/";
+  for (size_t at = text.find(prefix); at != std::string::npos; at = text.find(prefix, at + 1)) {
+    const std::string name = text.substr(at + prefix.size(), text.find('"', at) - at - prefix.size());
+    EXPECT_TRUE(document["components"]["schemas"].contains(name)) << name;
+  }
+}
+
 TEST_F(ServerTest, TokensAndTemplates) {
   Serve();
   EXPECT_EQ(Post("/tokenize", {{"content", "ab"}}).second["tokens"].size(), engine_->Tokenize("ab", false, true)->size());
