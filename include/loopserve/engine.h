@@ -175,8 +175,8 @@ class Answer {
   Answer& operator=(Answer&&) noexcept;
 
   /// Computes what the last token made necessary, and draws the next: Session::logits() are then those that it was
-  /// drawn from, before penalties. Errors: kResourceExhausted (the step may be tried again), kInternal; kInvalidArgument
-  /// after the answer has ended.
+  /// drawn from, before penalties. Errors: kResourceExhausted (the step may be tried again), kInternal;
+  /// kInvalidArgument after the answer has ended.
   Result<AnswerStep> Next();
   /// Ends the answer as it is (StopReason::kCancelled) and gives the text that was held back. kResourceExhausted (it may
   /// be tried again).

@@ -19,8 +19,7 @@ constexpr int kExitInterrupted = 130;
 
 constexpr void (*kCommands[])(CLI::App&, CommandContext&) = {
     RegisterPullCommand,  RegisterChatCommand,    RegisterRunCommand,  RegisterScoreCommand,
-    RegisterBenchCommand, RegisterInspectCommand, RegisterEvalCommand,
-    RegisterServeCommand,
+    RegisterBenchCommand, RegisterInspectCommand, RegisterEvalCommand, RegisterServeCommand,
 };
 
 constexpr char kExamples[] = R"(examples:

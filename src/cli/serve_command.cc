@@ -55,15 +55,12 @@ Result<server::ServerOptions> ToServerOptions(const ServeCommand& command) {
   options.scheduler.max_running = static_cast<size_t>(command.max_running);
   options.scheduler.max_waiting = static_cast<size_t>(command.max_waiting);
   options.scheduler.pool.max_sessions = static_cast<size_t>(command.max_sessions);
-  options.scheduler.pool.kv_budget_bytes =
-      command.kv_budget_bytes > 0 ? command.kv_budget_bytes : DefaultKvBudget();
+  options.scheduler.pool.kv_budget_bytes = command.kv_budget_bytes > 0 ? command.kv_budget_bytes : DefaultKvBudget();
   options.request_timeout = std::chrono::seconds(command.timeout_s);
   return options;
 }
 
-bool IsLoopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
-}
+bool IsLoopback(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
 Status RunServe(const ServeCommand& command) {
   LS_ASSIGN_OR_RETURN(const server::ServerOptions options, ToServerOptions(command));

@@ -52,8 +52,8 @@ ApiError ToApiError(const Status& status) {
 }
 
 ApiError QueueFullError(size_t n_waiting) {
-  return {429, "rate_limit_error", "queue_full",
-          std::to_string(n_waiting) + " requests wait already; try again later", kRetryAfterSeconds};
+  return {429, "rate_limit_error", "queue_full", std::to_string(n_waiting) + " requests wait already; try again later",
+          kRetryAfterSeconds};
 }
 
 ApiError NotReadyError(const std::string& why) { return {503, "server_error", "unavailable", why, kRetryAfterSeconds}; }
@@ -64,7 +64,8 @@ ApiError UnauthorizedError() {
 }
 
 ApiError TimeoutError(double seconds) {
-  return {504, "server_error", "timeout", "the request took longer than its timeout of " + FormatFixed(seconds, 1) + " s"};
+  return {504, "server_error", "timeout",
+          "the request took longer than its timeout of " + FormatFixed(seconds, 1) + " s"};
 }
 
 Json ToJson(const ApiError& error) {

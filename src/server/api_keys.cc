@@ -14,7 +14,8 @@ Result<std::vector<std::string>> ReadApiKeys(const std::string& path) {
     while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
     if (line.empty() || line[0] == '#') continue;
     const bool printable = std::ranges::all_of(line, [](char c) { return c > ' ' && c < 127; });
-    if (!printable) return Status(StatusCode::kInvalidArgument, path + ": a key may have no spaces or control characters");
+    if (!printable)
+      return Status(StatusCode::kInvalidArgument, path + ": a key may have no spaces or control characters");
     keys.push_back(line);
   }
   if (file.bad()) return Status(StatusCode::kIoError, "cannot read the API keys in " + path);

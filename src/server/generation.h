@@ -1,5 +1,5 @@
-// The HTTP thread's side of running answers: hands jobs to the scheduler, waits for what they bring, and either collects
-// it or streams it in an API's own form. Thread rule: one owner.
+// The HTTP thread's side of running answers: hands jobs to the scheduler, waits for what they bring, and either
+// collects it or streams it in an API's own form. Thread rule: one owner.
 #pragma once
 
 #include <memory>

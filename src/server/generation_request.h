@@ -1,5 +1,5 @@
-// The fields that all ways of asking for an answer share. Unknown fields are ignored; what is known and not supported is
-// refused. Thread rule: pure functions.
+// The fields that all ways of asking for an answer share. Unknown fields are ignored; what is known and not supported
+// is refused. Thread rule: pure functions.
 #pragma once
 
 #include <string>

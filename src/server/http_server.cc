@@ -2,6 +2,8 @@
 
 #include <httplib.h>
 
+#include <atomic>
+#include <chrono>
 #include <thread>
 #include <utility>
 
@@ -10,6 +12,8 @@
 
 namespace loopserve::server {
 namespace {
+
+constexpr auto kLookForReplies = std::chrono::milliseconds(10);
 
 std::string CredentialOf(const httplib::Request& request) {
   const std::string bearer = "Bearer ";
@@ -40,7 +44,19 @@ ApiError ErrorOfStatus(int status) {
   }
 }
 
-void Write(HttpReply reply, httplib::Response& response) {
+/// Counts for as long as it lives.
+class InFlight {
+ public:
+  explicit InFlight(std::atomic<int>& count) : count_(count) { ++count_; }
+  ~InFlight() { --count_; }
+  InFlight(const InFlight&) = delete;
+  InFlight& operator=(const InFlight&) = delete;
+
+ private:
+  std::atomic<int>& count_;
+};
+
+void Write(HttpReply reply, httplib::Response& response, std::shared_ptr<InFlight> in_flight = nullptr) {
   response.status = reply.status;
   for (const auto& [name, value] : reply.headers) response.set_header(name, value);
   if (!reply.stream) {
@@ -57,7 +73,7 @@ void Write(HttpReply reply, httplib::Response& response) {
         if (!more) sink.done();
         return true;
       },
-      [stream](bool) { *stream = nullptr; });
+      [stream, in_flight](bool) { *stream = nullptr; });
 }
 
 }  // namespace
@@ -65,6 +81,7 @@ void Write(HttpReply reply, httplib::Response& response) {
 struct HttpServer::State {
   explicit State(const std::vector<std::string>& api_keys) : keys(api_keys) {}
   ApiKeys keys;
+  std::atomic<int> in_flight{0};
   httplib::Server server;
   std::thread thread;
 };
@@ -76,6 +93,8 @@ HttpServer::~HttpServer() { Stop(); }
 
 void HttpServer::Stop() {
   if (!state_->thread.joinable()) return;
+  // httplib cuts streams off when it stops.
+  while (state_->in_flight.load() > 0) std::this_thread::sleep_for(kLookForReplies);
   state_->server.stop();
   state_->thread.join();
 }
@@ -102,7 +121,8 @@ Status HttpServer::Start(std::vector<Route> routes) {
   });
   server.set_logger([this](const httplib::Request& request, const httplib::Response& response) {
     context_.metrics.CountHttp(response.status);
-    if (LogEnabled(LogLevel::kDebug)) Log(LogLevel::kDebug, request.method + " " + request.path + " " + std::to_string(response.status));
+    if (LogEnabled(LogLevel::kDebug))
+      Log(LogLevel::kDebug, request.method + " " + request.path + " " + std::to_string(response.status));
   });
   for (Route& route : routes) {
     const auto serve = [this, handler = std::move(route.handler), is_public = route.is_public](
@@ -123,7 +143,8 @@ Status HttpServer::Start(std::vector<Route> routes) {
       http.path_params = {request.path_params.begin(), request.path_params.end()};
       http.header = [&request](const std::string& name) { return request.get_header_value(name); };
       http.is_gone = request.is_connection_closed;
-      Write(handler(http), response);
+      auto in_flight = std::make_shared<InFlight>(state_->in_flight);
+      Write(handler(http), response, std::move(in_flight));
     };
     if (route.method == "GET") server.Get(route.path, serve);
     if (route.method == "POST") server.Post(route.path, serve);

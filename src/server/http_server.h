@@ -14,13 +14,13 @@ namespace loopserve::server {
 
 struct HttpOptions {
   std::string host = "127.0.0.1";
-  int port = 8080;          ///< 0: any that is free
-  size_t threads = 128;     ///< connections that are served at once
+  int port = 8080;       ///< 0: any that is free
+  size_t threads = 128;  ///< connections that are served at once
   size_t max_waiting_connections = 1024;
   size_t max_body_bytes = size_t{64} << 20;
   int read_timeout_s = 30;  ///< without a byte of a request
   int write_timeout_s = 30;
-  int keep_alive_s = 30;    ///< an idle connection
+  int keep_alive_s = 30;              ///< an idle connection
   std::vector<std::string> api_keys;  ///< empty: none is asked for
 };
 
@@ -48,7 +48,8 @@ class HttpServer {
   /// Binds and serves in the background. kInvalidArgument (host or port), kIoError.
   Status Start(std::vector<Route> routes);
   int port() const { return port_; }
-  /// No new connections; waits for the replies that are being written.
+  /// Waits for replies that are being made and streams that are being written, then ends all connections. Whoever makes
+  /// them must see to it that they end.
   void Stop();
 
  private:

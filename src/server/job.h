@@ -29,7 +29,8 @@ struct NameSpace {
 /// Which dialogue a client means.
 struct SessionName {
   std::string value;  ///< empty: the longest common prefix decides
-  /// One dialogue has this name, and is rewound where a prompt differs. Else the name is a hint, which several may have.
+  /// One dialogue has this name, and is rewound where a prompt differs. Else the name is a hint, which several may
+  /// have.
   bool exclusive = false;
 };
 
@@ -42,8 +43,8 @@ struct JobSpec {
   Policy policy;
   NameSpace name_space;
   SessionName name;
-  int priority = 0;  ///< higher goes first
-  bool measure_quality = false;  ///< RunControl::measure_quality
+  int priority = 0;                      ///< higher goes first
+  bool measure_quality = false;          ///< RunControl::measure_quality
   std::chrono::milliseconds timeout{0};  ///< 0: as long as it takes
 };
 

@@ -19,11 +19,12 @@ TEST(ParseBodyTest, HostileBodiesAreErrors) {
       {"infinity", R"({"a": 1e999})"},
       {"deep lists", R"({"a": )" + deep},
       {"deep closed lists", R"({"a": )" + deep + std::string(60'000, ']') + "}"},
-      {"deep objects", R"({"a":)" + [] {
-         std::string text;
-         for (int i = 0; i < 60'000; ++i) text += "{\"a\":";
-         return text;
-       }()},
+      {"deep objects", R"({"a":)" +
+                           [] {
+                             std::string text;
+                             for (int i = 0; i < 60'000; ++i) text += "{\"a\":";
+                             return text;
+                           }()},
       {"bad UTF-8", "{\"a\": \"\xff\xfe\"}"},
       {"a lone surrogate", R"({"a": "\ud800"})"},
       {"a control character", "{\"a\": \"\x01\"}"},
@@ -71,9 +72,7 @@ TEST(FieldsTest, TypesAndRanges) {
   EXPECT_FALSE(fields.Object("l").ok());
 }
 
-TEST(ToTextTest, BytesThatAreNoTextAreReplaced) {
-  EXPECT_EQ(ToText({{"a", "\xff"}}), "{\"a\":\"\xEF\xBF\xBD\"}");
-}
+TEST(ToTextTest, BytesThatAreNoTextAreReplaced) { EXPECT_EQ(ToText({{"a", "\xff"}}), "{\"a\":\"\xEF\xBF\xBD\"}"); }
 
 }  // namespace
 }  // namespace loopserve::server

@@ -62,8 +62,8 @@ struct Metrics::State {
   prometheus::Counter& prefix_hits = NewCounter("vllm:prefix_cache_hits_total", "Of these, those that were found.");
   prometheus::Counter& prompt_tokens = NewCounter("vllm:prompt_tokens_total", "Prompt tokens.");
   prometheus::Counter& output_tokens = NewCounter("vllm:generation_tokens_total", "Tokens of answers.");
-  prometheus::Histogram& first_token = NewHistogram(
-      "vllm:time_to_first_token_seconds", "From a request's arrival to its first token.", kFirstTokenSeconds);
+  prometheus::Histogram& first_token = NewHistogram("vllm:time_to_first_token_seconds",
+                                                    "From a request's arrival to its first token.", kFirstTokenSeconds);
   prometheus::Histogram& inter_token =
       NewHistogram("vllm:inter_token_latency_seconds", "From one token of an answer to its next.", kTokenSeconds);
   prometheus::Histogram& per_token = NewHistogram("vllm:request_time_per_output_token_seconds",
@@ -86,8 +86,10 @@ struct Metrics::State {
   prometheus::Gauge& kv_budget = NewGauge("loopserve:kv_budget_bytes", "Their limit; 0: none.");
   prometheus::Gauge& sessions = NewGauge("loopserve:sessions", "Dialogues held.");
   prometheus::Gauge& dropped = NewGauge("loopserve:sessions_dropped", "Idle dialogues dropped for memory so far.");
-  prometheus::Family<prometheus::Counter>& success =
-      prometheus::BuildCounter().Name("vllm:request_success_total").Help("Answers by how they ended.").Register(registry);
+  prometheus::Family<prometheus::Counter>& success = prometheus::BuildCounter()
+                                                         .Name("vllm:request_success_total")
+                                                         .Help("Answers by how they ended.")
+                                                         .Register(registry);
   prometheus::Family<prometheus::Counter>& http =
       prometheus::BuildCounter().Name("loopserve:http_requests_total").Help("Replies by status.").Register(registry);
 };

@@ -84,9 +84,12 @@ Json Content(const std::string& type, const std::string& schema) {
 }
 
 Json ResponsesOf(const Route& route, bool generates) {
-  const auto error = [](const char* what) { return Json{{"description", what}, {"content", Content("application/json", "Error")}}; };
+  const auto error = [](const char* what) {
+    return Json{{"description", what}, {"content", Content("application/json", "Error")}};
+  };
   Json responses;
-  Json good{{"description", "done"}, {"content", Content(route.path == "/metrics" ? "text/plain" : "application/json", "")}};
+  Json good{{"description", "done"},
+            {"content", Content(route.path == "/metrics" ? "text/plain" : "application/json", "")}};
   if (generates) good["content"]["text/event-stream"] = Json::object();
   responses["200"] = std::move(good);
   if (route.method == "POST") {

@@ -17,11 +17,27 @@ struct ChatRequest {
 };
 
 const std::vector<std::string>& UnsupportedFields() {
-  static const std::vector<std::string> fields = {
-      "functions", "function_call", "logit_bias",  "audio",          "prediction",         "web_search_options",
-      "grammar",   "guided_json",   "guided_regex", "guided_choice", "guided_grammar",     "structured_outputs",
-      "echo",      "best_of",       "prompt_logprobs", "use_beam_search", "chat_template", "chat_template_kwargs",
-      "continue_final_message", "allowed_token_ids", "bad_words"};
+  static const std::vector<std::string> fields = {"functions",
+                                                  "function_call",
+                                                  "logit_bias",
+                                                  "audio",
+                                                  "prediction",
+                                                  "web_search_options",
+                                                  "grammar",
+                                                  "guided_json",
+                                                  "guided_regex",
+                                                  "guided_choice",
+                                                  "guided_grammar",
+                                                  "structured_outputs",
+                                                  "echo",
+                                                  "best_of",
+                                                  "prompt_logprobs",
+                                                  "use_beam_search",
+                                                  "chat_template",
+                                                  "chat_template_kwargs",
+                                                  "continue_final_message",
+                                                  "allowed_token_ids",
+                                                  "bad_words"};
   return fields;
 }
 
@@ -101,8 +117,8 @@ class ChatStream : public StreamFormat {
       : engine_(context.engine), request_(request), roles_(static_cast<size_t>(n_choices), false) {}
 
   void Progress(const PromptProgress& progress, std::string* out) override {
-    const auto done = static_cast<int64_t>(progress.share * static_cast<double>(progress.total_tokens -
-                                                                                progress.cached_tokens));
+    const auto done =
+        static_cast<int64_t>(progress.share * static_cast<double>(progress.total_tokens - progress.cached_tokens));
     if (!request_.return_progress) {
       *out += ": progress " + std::to_string(progress.cached_tokens + done) + " of " +
               std::to_string(progress.total_tokens) + " tokens\n\n";

@@ -19,9 +19,20 @@ struct CompletionRequest {
 };
 
 const std::vector<std::string>& UnsupportedFields() {
-  static const std::vector<std::string> fields = {
-      "echo", "suffix", "logit_bias", "grammar", "json_schema", "guided_json", "guided_regex", "guided_choice",
-      "guided_grammar", "structured_outputs", "prompt_logprobs", "use_beam_search", "prompt_embeds", "image_data"};
+  static const std::vector<std::string> fields = {"echo",
+                                                  "suffix",
+                                                  "logit_bias",
+                                                  "grammar",
+                                                  "json_schema",
+                                                  "guided_json",
+                                                  "guided_regex",
+                                                  "guided_choice",
+                                                  "guided_grammar",
+                                                  "structured_outputs",
+                                                  "prompt_logprobs",
+                                                  "use_beam_search",
+                                                  "prompt_embeds",
+                                                  "image_data"};
   return fields;
 }
 
@@ -120,8 +131,9 @@ class CompletionStream : public StreamFormat {
     Json choice;
     choice["index"] = delta.choice;
     choice["text"] = delta.text;
-    choice["logprobs"] =
-        delta.logprob ? LogprobsJson(*engine_, {&delta, 1}, &offsets_[static_cast<size_t>(delta.choice)]) : Json(nullptr);
+    choice["logprobs"] = delta.logprob
+                             ? LogprobsJson(*engine_, {&delta, 1}, &offsets_[static_cast<size_t>(delta.choice)])
+                             : Json(nullptr);
     choice["finish_reason"] = delta.ended ? Json(FinishReason(delta.stats.stop_reason)) : Json(nullptr);
     AppendEvent(Chunk(Json::array({std::move(choice)})), out);
   }

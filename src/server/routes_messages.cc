@@ -74,7 +74,7 @@ Json StopSequence(StopReason reason, const std::vector<std::string>& stops) {
 }
 
 Json MessageJson(const std::string& model) {
-  return {{"id", NewId("msg_")},       {"type", "message"}, {"role", "assistant"},      {"model", model},
+  return {{"id", NewId("msg_")},      {"type", "message"},      {"role", "assistant"},     {"model", model},
           {"content", Json::array()}, {"stop_reason", nullptr}, {"stop_sequence", nullptr}};
 }
 
@@ -86,30 +86,26 @@ class MessagesStream : public StreamFormat {
     Json message = MessageJson(request_.generation.model);
     message["usage"] = Usage(read.stats.prompt_tokens, read.stats.cached_tokens, 0);
     AppendNamedEvent("message_start", {{"type", "message_start"}, {"message", std::move(message)}}, out);
-    AppendNamedEvent("content_block_start",
-                     {{"type", "content_block_start"},
-                      {"index", 0},
-                      {"content_block", {{"type", "text"}, {"text", ""}}}},
-                     out);
+    AppendNamedEvent(
+        "content_block_start",
+        {{"type", "content_block_start"}, {"index", 0}, {"content_block", {{"type", "text"}, {"text", ""}}}}, out);
   }
   void Delta(const AnswerDelta& delta, std::string* out) override {
     if (!delta.text.empty()) {
-      AppendNamedEvent("content_block_delta",
-                       {{"type", "content_block_delta"},
-                        {"index", 0},
-                        {"delta", {{"type", "text_delta"}, {"text", delta.text}}}},
-                       out);
+      AppendNamedEvent(
+          "content_block_delta",
+          {{"type", "content_block_delta"}, {"index", 0}, {"delta", {{"type", "text_delta"}, {"text", delta.text}}}},
+          out);
     }
     if (!delta.ended) return;
     AppendNamedEvent("content_block_stop", {{"type", "content_block_stop"}, {"index", 0}}, out);
     const StopReason reason = delta.stats.stop_reason;
-    AppendNamedEvent("message_delta",
-                     {{"type", "message_delta"},
-                      {"delta",
-                       {{"stop_reason", StopReasonText(reason)},
-                        {"stop_sequence", StopSequence(reason, request_.stops)}}},
-                      {"usage", {{"output_tokens", delta.stats.output_tokens}}}},
-                     out);
+    AppendNamedEvent(
+        "message_delta",
+        {{"type", "message_delta"},
+         {"delta", {{"stop_reason", StopReasonText(reason)}, {"stop_sequence", StopSequence(reason, request_.stops)}}},
+         {"usage", {{"output_tokens", delta.stats.output_tokens}}}},
+        out);
   }
   void Failed(const ApiError& error, std::string* out) override {
     AppendNamedEvent("error", MessagesError(error), out);

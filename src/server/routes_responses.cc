@@ -97,7 +97,10 @@ class ResponseJson {
     return {{"type", "output_text"}, {"text", text}, {"annotations", Json::array()}};
   }
   Json Item(const char* status, Json content) const {
-    return {{"id", item_id_}, {"type", "message"}, {"status", status}, {"role", "assistant"},
+    return {{"id", item_id_},
+            {"type", "message"},
+            {"status", status},
+            {"role", "assistant"},
             {"content", std::move(content)}};
   }
   Json Whole(const char* status, Json output) const {
@@ -155,8 +158,8 @@ class ResponsesStream : public StreamFormat {
     const Json started = response_.Whole("in_progress", Json::array());
     Send("response.created", {{"response", started}}, out);
     Send("response.in_progress", {{"response", started}}, out);
-    Send("response.output_item.added",
-         {{"output_index", 0}, {"item", response_.Item("in_progress", Json::array())}}, out);
+    Send("response.output_item.added", {{"output_index", 0}, {"item", response_.Item("in_progress", Json::array())}},
+         out);
     Send("response.content_part.added", Place({{"part", response_.Part("")}}), out);
   }
   void Delta(const AnswerDelta& delta, std::string* out) override {

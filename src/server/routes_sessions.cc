@@ -57,7 +57,9 @@ HttpReply Delete(Context& context, const HttpRequest& http) {
   const std::string& id = http.path_params.at("id");
   return Change(
       context, [&](SessionPool& pool) { return pool.Delete(http.tenant, id); },
-      [&] { return JsonReply({{"id", id}, {"object", "session.deleted"}, {"deleted", true}}); });
+      [&] {
+        return JsonReply({{"id", id}, {"object", "session.deleted"}, {"deleted", true}});
+      });
 }
 
 HttpReply Pin(Context& context, const HttpRequest& http) {
@@ -67,9 +69,7 @@ HttpReply Pin(Context& context, const HttpRequest& http) {
   if (!pinned.ok()) return ErrorReply(pinned.status());
   return Change(
       context,
-      [&](SessionPool& pool) {
-        return pool.SetPinned(http.tenant, http.path_params.at("id"), pinned->value_or(true));
-      },
+      [&](SessionPool& pool) { return pool.SetPinned(http.tenant, http.path_params.at("id"), pinned->value_or(true)); },
       [&] { return Show(context, http); });
 }
 
@@ -95,8 +95,7 @@ HttpReply Fork(Context& context, const HttpRequest& http) {
 
 void AddSessionRoutes(Context& context, std::vector<Route>* routes) {
   const auto add = [&](const char* method, const char* path, HttpReply (*serve)(Context&, const HttpRequest&)) {
-    routes->push_back(
-        {method, path, [&context, serve](const HttpRequest& http) { return serve(context, http); }});
+    routes->push_back({method, path, [&context, serve](const HttpRequest& http) { return serve(context, http); }});
   };
   add("GET", "/v1/sessions", List);
   add("GET", "/v1/sessions/:id", Show);

@@ -20,14 +20,10 @@ Json ModelJson(const Context& context) {
   json["created"] = context.created_s;
   json["owned_by"] = "loopserve";
   json["max_model_len"] = model.context_tokens;
-  json["meta"] = {{"family", model.family},
-                  {"description", model.description},
-                  {"n_vocab", model.n_vocab},
-                  {"n_ctx", model.context_tokens},
-                  {"n_layer", model.n_layers},
-                  {"n_params", model.n_parameters},
-                  {"size", model.file_bytes},
-                  {"kv_bytes_per_token", model.kv_bytes_per_token}};
+  json["meta"] = {{"family", model.family},    {"description", model.description},
+                  {"n_vocab", model.n_vocab},  {"n_ctx", model.context_tokens},
+                  {"n_layer", model.n_layers}, {"n_params", model.n_parameters},
+                  {"size", model.file_bytes},  {"kv_bytes_per_token", model.kv_bytes_per_token}};
   return json;
 }
 
@@ -45,9 +41,12 @@ HttpReply Props(const Context& context) {
   const ModelInfo& model = context.engine->model();
   Json settings;
   settings["n_ctx"] = model.context_tokens;
-  settings["params"] = {{"temperature", sampling.temperature}, {"top_k", sampling.top_k},
-                        {"top_p", sampling.top_p},             {"min_p", sampling.min_p},
-                        {"n_predict", sampling.max_tokens},    {"policy", context.defaults.policy.ToString()}};
+  settings["params"] = {{"temperature", sampling.temperature},
+                        {"top_k", sampling.top_k},
+                        {"top_p", sampling.top_p},
+                        {"min_p", sampling.min_p},
+                        {"n_predict", sampling.max_tokens},
+                        {"policy", context.defaults.policy.ToString()}};
   Json json;
   json["default_generation_settings"] = std::move(settings);
   json["model_alias"] = context.model_id;
@@ -75,9 +74,8 @@ void AddStatusRoutes(Context& context, std::vector<Route>* routes) {
   add("/v1/models", Models, false);
   add("/props", Props, false);
   add("/metrics", MetricsText, false);
-  routes->push_back({"GET", "/v1/models/:id", [&context](const HttpRequest& http) {
-                       return Model(context, http.path_params.at("id"));
-                     }});
+  routes->push_back({"GET", "/v1/models/:id",
+                     [&context](const HttpRequest& http) { return Model(context, http.path_params.at("id")); }});
 }
 
 }  // namespace loopserve::server

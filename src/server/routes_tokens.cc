@@ -74,8 +74,7 @@ Result<Json> ApplyTemplate(const Context& context, const HttpRequest& http) {
   LS_ASSIGN_OR_RETURN(const JsonIn body, ParseBody(http.body));
   LS_ASSIGN_OR_RETURN(const auto add_prompt, Fields(body).Bool("add_generation_prompt"));
   LS_ASSIGN_OR_RETURN(const std::vector<ChatMessage> messages, ParseMessages(body));
-  LS_ASSIGN_OR_RETURN(const std::vector<Token> tokens,
-                      context.engine->RenderChat(messages, add_prompt.value_or(true)));
+  LS_ASSIGN_OR_RETURN(const std::vector<Token> tokens, context.engine->RenderChat(messages, add_prompt.value_or(true)));
   return Json{{"prompt", context.engine->Detokenize(tokens, true)}};
 }
 

@@ -15,12 +15,12 @@ namespace {
 /// KV is taken in blocks of so many tokens.
 constexpr int64_t kBlockTokens = 256;
 constexpr auto kProgressInterval = std::chrono::milliseconds(250);
-/// Room for an answer is made before it begins, for no more tokens than this: most answers are shorter than they may be.
+/// Room for an answer is made before it begins, for no more tokens than this: most answers are shorter than they may
+/// be.
 constexpr int64_t kPlannedAnswerTokens = 1024;
 
 int64_t PlannedAnswer(const SamplingParams& sampling) {
-  return sampling.max_tokens < 0 ? kPlannedAnswerTokens
-                                 : std::min<int64_t>(kPlannedAnswerTokens, sampling.max_tokens);
+  return sampling.max_tokens < 0 ? kPlannedAnswerTokens : std::min<int64_t>(kPlannedAnswerTokens, sampling.max_tokens);
 }
 
 double SecondsSince(Clock::time_point start) { return MillisecondsSince(start) / 1000; }
@@ -130,7 +130,8 @@ void Scheduler::Loop() {
 /// False when all is done and the server stops.
 bool Scheduler::WaitForWork() {
   std::unique_lock lock(mutex_);
-  work_arrived_.wait(lock, [&] { return stopping_ || !queue_.empty() || !tasks_.empty() || !active_.empty() || next_; });
+  work_arrived_.wait(lock,
+                     [&] { return stopping_ || !queue_.empty() || !tasks_.empty() || !active_.empty() || next_; });
   if (!stopping_) return true;
   if (next_) {
     next_->waiting.channel->Push(JobFailed{StoppingError()});
@@ -380,9 +381,9 @@ Scheduler::Stepped Scheduler::StepWriter(Active& active, Writer& writer) {
 void Scheduler::FailForMemory() {
   for (auto it = active_.rbegin(); it != active_.rend(); ++it) {
     if ((*it)->finished) continue;
-    Fail(**it, ToApiError(Status(StatusCode::kResourceExhausted,
-                                 "the answers that run have filled the KV budget of " +
-                                     FormatBytes(options_.pool.kv_budget_bytes) + "; this one was given up")));
+    Fail(**it, ToApiError(Status(StatusCode::kResourceExhausted, "the answers that run have filled the KV budget of " +
+                                                                     FormatBytes(options_.pool.kv_budget_bytes) +
+                                                                     "; this one was given up")));
     return;
   }
 }

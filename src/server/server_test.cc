@@ -160,22 +160,28 @@ TEST_F(ServerTest, ChatWithAndWithoutAStream) {
 
 TEST_F(ServerTest, Completions) {
   Serve();
-  const auto [status, reply] = Post(
-      "/v1/completions", {{"prompt", JsonIn::array({"one text", "and another"})}, {"n", 2}, {"max_tokens", 5},
-                          {"ignore_eos", true}, {"logprobs", 2}, {"temperature", 1}, {"seed", 3}});
+  const auto [status, reply] = Post("/v1/completions", {{"prompt", JsonIn::array({"one text", "and another"})},
+                                                        {"n", 2},
+                                                        {"max_tokens", 5},
+                                                        {"ignore_eos", true},
+                                                        {"logprobs", 2},
+                                                        {"temperature", 1},
+                                                        {"seed", 3}});
   ASSERT_EQ(status, 200) << reply;
   ASSERT_EQ(reply["choices"].size(), 4u);
   EXPECT_EQ(reply["usage"]["completion_tokens"], 20);
   EXPECT_EQ(reply["choices"][3]["logprobs"]["tokens"].size(), 5u);
-  const auto [again_status, again] = Post(
-      "/v1/completions", {{"prompt", "one text"}, {"max_tokens", 5}, {"ignore_eos", true}, {"temperature", 1}, {"seed", 3}});
+  const auto [again_status, again] =
+      Post("/v1/completions",
+           {{"prompt", "one text"}, {"max_tokens", 5}, {"ignore_eos", true}, {"temperature", 1}, {"seed", 3}});
   EXPECT_EQ(again["choices"][0]["text"], reply["choices"][0]["text"]);
   const auto tokens = Post("/tokenize", {{"prompt", "one text"}}).second["tokens"];
-  const auto [by_tokens_status, by_tokens] = Post(
-      "/v1/completions", {{"prompt", tokens}, {"max_tokens", 5}, {"ignore_eos", true}, {"temperature", 1}, {"seed", 3}});
+  const auto [by_tokens_status, by_tokens] =
+      Post("/v1/completions",
+           {{"prompt", tokens}, {"max_tokens", 5}, {"ignore_eos", true}, {"temperature", 1}, {"seed", 3}});
   EXPECT_EQ(by_tokens["choices"][0]["text"], reply["choices"][0]["text"]);
-  JsonIn stream = {{"prompt", "one text"}, {"max_tokens", 5}, {"ignore_eos", true}, {"temperature", 1},
-                   {"seed", 3},            {"stream", true}};
+  JsonIn stream = {{"prompt", "one text"}, {"max_tokens", 5}, {"ignore_eos", true},
+                   {"temperature", 1},     {"seed", 3},       {"stream", true}};
   std::string streamed;
   for (const std::string& event : Stream("/v1/completions", stream)) {
     if (event != "[DONE]") streamed += JsonIn::parse(event)["choices"][0]["text"];
@@ -221,7 +227,8 @@ TEST_F(ServerTest, MessagesInAnthropicsForm) {
 
 TEST_F(ServerTest, Responses) {
   Serve();
-  JsonIn body = {{"input", TestWords(60, 1)}, {"instructions", "Be brief."}, {"max_output_tokens", 9}, {"ignore_eos", true}};
+  JsonIn body = {
+      {"input", TestWords(60, 1)}, {"instructions", "Be brief."}, {"max_output_tokens", 9}, {"ignore_eos", true}};
   const auto [status, reply] = Post("/v1/responses", body);
   ASSERT_EQ(status, 200) << reply;
   EXPECT_EQ(reply["status"], "incomplete");
@@ -266,13 +273,15 @@ TEST_F(ServerTest, DescribesItself) {
 
 TEST_F(ServerTest, TokensAndTemplates) {
   Serve();
-  EXPECT_EQ(Post("/tokenize", {{"content", "ab"}}).second["tokens"].size(), engine_->Tokenize("ab", false, true)->size());
+  EXPECT_EQ(Post("/tokenize", {{"content", "ab"}}).second["tokens"].size(),
+            engine_->Tokenize("ab", false, true)->size());
   EXPECT_EQ(Post("/tokenize", {{"content", "ab"}, {"with_pieces", true}}).second["tokens"][0]["piece"], "a");
   const auto vllm = Post("/tokenize", {{"prompt", "ab"}, {"return_token_strs", true}}).second;
   EXPECT_EQ(vllm["count"], vllm["tokens"].size());
   EXPECT_EQ(vllm["max_model_len"], 4096);
   EXPECT_EQ(vllm["token_strs"].size(), vllm["tokens"].size());
-  EXPECT_EQ(Post("/detokenize", {{"tokens", Post("/tokenize", {{"content", "some text"}}).second["tokens"]}}).second["content"],
+  EXPECT_EQ(Post("/detokenize", {{"tokens", Post("/tokenize", {{"content", "some text"}}).second["tokens"]}})
+                .second["content"],
             "some text");
   EXPECT_THAT(Post("/apply-template", ChatBody({{"user", "hello"}})).second["prompt"].get<std::string>(),
               HasSubstr("[user]hello[assistant]"));

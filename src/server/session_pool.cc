@@ -71,9 +71,7 @@ SessionPool::Lease SessionPool::Acquire(const JobSpec& spec) {
   }
   HeldDialogue* best = nullptr;
   int64_t longest = 0;
-  const auto rank = [&](const HeldDialogue& d) {
-    return std::tuple(!d.busy, d.name.value == spec.name.value, d.used);
-  };
+  const auto rank = [&](const HeldDialogue& d) { return std::tuple(!d.busy, d.name.value == spec.name.value, d.used); };
   for (const auto& dialogue : dialogues_) {
     if (dialogue->name_space != spec.name_space || dialogue->policy != policy || dialogue->doomed) continue;
     const int64_t common = CommonPrefix(dialogue->session.tokens(), prompt);

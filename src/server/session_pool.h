@@ -1,9 +1,9 @@
-// The dialogues that the server holds between requests, each with its KV. A request finds its dialogue by name or by the
-// longest token prefix; where it goes another way than a dialogue that is worth keeping, it goes on in a fork.
+// The dialogues that the server holds between requests, each with its KV. A request finds its dialogue by name or by
+// the longest token prefix; where it goes another way than a dialogue that is worth keeping, it goes on in a fork.
 //
 // Memory: idle dialogues are dropped, least recently used first, until what is needed fits (MakeRoom). Drop is the one
-// place where a dialogue leaves memory, NewDialogue the one where an empty one comes in: a store on disk would take them
-// there, and give them back there.
+// place where a dialogue leaves memory, NewDialogue the one where an empty one comes in: a store on disk would take
+// them there, and give them back there.
 //
 // Thread rule: what changes dialogues is for the engine's thread; List and HeldTokens are thread-safe.
 #pragma once
