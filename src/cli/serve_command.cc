@@ -100,7 +100,7 @@ void AddServerOptions(CLI::App& sub, ServeCommand* command) {
       ->transform(CLI::AsSizeValue(false))
       ->group("Server");
   add("--parallel", &command->max_running, "requests that are worked on at once", 1, 1024);
-  add("--queue", &command->max_waiting, "requests that may wait; more are refused with 429", 0, 1'000'000);
+  add("--queue", &command->max_waiting, "requests that may wait; more are refused with 429", 1, 1'000'000);
   add("--max-sessions", &command->max_sessions, "dialogues held", 1, 100'000);
   add("--http-threads", &command->http_threads, "connections served at once", 1, 4096);
   add("--request-timeout", &command->timeout_s, "longest time of a request in seconds; 0: none", 0, 86'400);
