@@ -5,6 +5,7 @@ find_package(SQLite3 REQUIRED)
 find_package(PkgConfig REQUIRED)
 # Not through its CMake files: Debian's want command line tools that nothing here needs.
 pkg_check_modules(libzip REQUIRED IMPORTED_TARGET GLOBAL libzip)
+find_package(prometheus-cpp CONFIG REQUIRED)
 find_package(CLI11 QUIET)
 find_path(CLI11_INCLUDE_DIR CLI/CLI.hpp REQUIRED)
 find_package(hwy QUIET CONFIG)

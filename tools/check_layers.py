@@ -28,20 +28,24 @@ LAYERS["src/fetch"] = {"include", "src/base"}
 LAYERS["bench"] = LAYERS["src/engine"] | {"src/engine"}
 # The benchmark's datasets, dialogues and scores: it sees the engine as any program does.
 LAYERS["eval"] = {"include", "src/base"}
-LAYERS["src/cli"] = {"include", "src/base", "src/fetch", "bench", "eval"}
+# The server too.
+LAYERS["src/server"] = {"include", "src/base"}
+LAYERS["src/cli"] = {"include", "src/base", "src/fetch", "src/server", "bench", "eval"}
 
 # The public API stands on top of the engine. Of the layers below, the tokenizer may know it for its value types (Token,
 # ChatMessage), and the model for its options and the inspector.
 PUBLIC_VALUES = {"loopserve/status.h", "loopserve/policy.h", "loopserve/sampling.h"}
-KNOWS_THE_ENGINE = {"include", "src/tokenizer", "src/model", "src/session", "src/engine", "src/cli", "bench", "eval"}
+KNOWS_THE_ENGINE = {"include", "src/tokenizer", "src/model", "src/session", "src/engine", "src/server", "src/cli", "bench", "eval"}
 
 # Header pattern -> the folders that may include it.
 LIBRARIES = [
     (r"ggml.*\.h|gguf\.h", {"src/gguf", "src/tokenizer", "src/model", "src/engine", "bench"}),
     (r"llama(-cpp)?\.h", {"src/tokenizer", "bench"}),
     (r"jinja/.*", {"src/tokenizer"}),
-    (r"nlohmann/.*", {"src/cli", "src/tokenizer", "bench", "eval"}),
-    (r"httplib\.h|zip\.h", {"src/fetch"}),
+    (r"nlohmann/.*", {"src/server", "src/cli", "src/tokenizer", "bench", "eval"}),
+    (r"httplib\.h", {"src/fetch", "src/server"}),
+    (r"zip\.h", {"src/fetch"}),
+    (r"prometheus/.*", {"src/server"}),
     (r"spdlog/.*|CLI/.*|png\.h", {"src/cli"}),
     (r"openssl/.*", {"src/base"}),
     (r"sqlite3\.h", {"eval"}),
@@ -138,6 +142,8 @@ def self_test():
         "src/session/cout.cc": ("void F() { std::cout << 1; }", True),
         "src/cli/internals.cc": ('#include "src/session/prefix.h"', True),
         "eval/internals.cc": ('#include "src/tokenizer/tokenizer.h"', True),
+        "src/server/internals.cc": ('#include "src/engine/session_impl.h"', True),
+        "src/engine/metrics.cc": ("#include <prometheus/gauge.h>", True),
         "src/cli/sql.cc": ("#include <sqlite3.h>", True),
         "eval/print.cc": ("void F() { std::cout << 1; }", True),
         "src/newcomer/file.cc": ("", True),

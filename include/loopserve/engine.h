@@ -83,6 +83,11 @@ struct RunControl {
   const std::atomic<bool>* cancel = nullptr;
   /// Called now and then while a prompt is read, with the share done in [0, 1].
   std::function<void(double)> on_progress;
+  /// Called as often as on_progress, on the calling thread, at a point where other sessions of the engine may compute:
+  /// their answers' steps (Answer::Next), so that nobody waits for a long prompt, and a Sync of at most 8 new tokens; a
+  /// longer one gets kInvalidArgument. The session that reads the prompt must not be touched. The rest of the prompt is
+  /// computed as if nothing had happened in between.
+  std::function<void()> yield;
   /// Compare what a sparse policy computes with dense attention on some rows. Takes time: elapsed_ms then says nothing
   /// about speed, attention_ms and selection_ms still do.
   bool measure_quality = false;
@@ -144,13 +149,44 @@ struct GenerationStats {
   std::optional<double> decode_coverage_p10;
 };
 
+/// What one step of an answer brought.
+struct AnswerStep {
+  Token token = -1;    ///< the token drawn, an end-of-text token included; -1: none, the answer had to end
+  std::string text;    ///< what may be shown now: whole UTF-8 characters that no stop string can take back
+  bool ended = false;  ///< there are no more steps: Answer::stats() are complete
+};
+
 /// Called with each piece of the answer: whole UTF-8 characters only. Return false to stop (StopReason::kCancelled).
 using TextCallback = std::function<bool(std::string_view)>;
 /// Called for every new row of a Sync, in order: the row's position and its logits, f32 [n_vocab], valid in the call.
 using LogitsCallback = std::function<void(int64_t position, std::span<const float> logits)>;
 
+class AnswerImpl;
 class SessionImpl;
 class EngineImpl;
+
+/// An answer that is written in steps of one token, so that one thread can write several in turn. Until it is
+/// destroyed its session must live and must not be changed (Session may be moved, forked and looked at).
+class Answer {
+ public:
+  explicit Answer(std::unique_ptr<AnswerImpl> impl);
+  ~Answer();
+  Answer(Answer&&) noexcept;
+  Answer& operator=(Answer&&) noexcept;
+
+  /// Computes what the last token made necessary, and draws the next: Session::logits() are then those that it was
+  /// drawn from, before penalties. Errors: kResourceExhausted (the step may be tried again), kInternal;
+  /// kInvalidArgument after the answer has ended.
+  Result<AnswerStep> Next();
+  /// Ends the answer as it is (StopReason::kCancelled) and gives the text that was held back. kResourceExhausted (it may
+  /// be tried again).
+  Result<AnswerStep> Stop();
+  /// The figures so far.
+  GenerationStats stats() const;
+
+ private:
+  std::unique_ptr<AnswerImpl> impl_;
+};
 
 /// One dialogue. Movable; destroying it frees its KV blocks (those that no fork shares).
 class Session {
@@ -172,6 +208,9 @@ class Session {
   /// when its KV was needed). Errors: kInvalidArgument (bad parameters, or nothing was synced).
   Result<GenerationStats> Generate(const SamplingParams& params, const TextCallback& on_text = {},
                                    const RunControl& control = {});
+
+  /// Begins such an answer, to be written step by step; control.cancel must outlive it. Errors: those of Generate.
+  Result<Answer> BeginAnswer(const SamplingParams& params, const RunControl& control = {});
 
   /// Computes an answer that is already known as Generate would have computed it, one token after the other (teacher
   /// forcing): what a policy's decoding does to a given text. on_logits sees, in order, the logits that each of
@@ -215,6 +254,9 @@ class Engine {
   ~Engine();
 
   const ModelInfo& model() const;
+  /// Bytes of the KV blocks of all sessions, and of one block of 256 tokens: a session takes whole blocks.
+  size_t kv_used_bytes() const;
+  size_t kv_block_bytes() const;
   /// Opens an empty dialogue.
   Session NewSession(const Policy& policy = {}) const;
   /// Opens an empty dialogue that reads a prompt once for several policies: Sync it, then Fork it under each of them.

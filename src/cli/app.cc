@@ -19,12 +19,13 @@ constexpr int kExitInterrupted = 130;
 
 constexpr void (*kCommands[])(CLI::App&, CommandContext&) = {
     RegisterPullCommand,  RegisterChatCommand,    RegisterRunCommand,  RegisterScoreCommand,
-    RegisterBenchCommand, RegisterInspectCommand, RegisterEvalCommand,
+    RegisterBenchCommand, RegisterInspectCommand, RegisterEvalCommand, RegisterServeCommand,
 };
 
 constexpr char kExamples[] = R"(examples:
   loopserve pull smollm2                          get the default model
   loopserve chat -m smollm2                       talk to it
+  loopserve serve -m smollm2                      serve it over HTTP, as OpenAI's API does
   loopserve run -m smollm2 --dialogue d.jsonl --json out.json
                                                   run written dialogues and measure them
   loopserve inspect -m smollm2 --text book.txt --turns 4

@@ -22,6 +22,7 @@ struct CommandContext {
 void RegisterPullCommand(CLI::App& app, CommandContext& context);
 void RegisterChatCommand(CLI::App& app, CommandContext& context);
 void RegisterRunCommand(CLI::App& app, CommandContext& context);
+void RegisterServeCommand(CLI::App& app, CommandContext& context);
 void RegisterScoreCommand(CLI::App& app, CommandContext& context);
 void RegisterBenchCommand(CLI::App& app, CommandContext& context);
 void RegisterInspectCommand(CLI::App& app, CommandContext& context);

@@ -112,6 +112,9 @@ Result<std::shared_ptr<Engine>> Engine::Open(const EngineOptions& options) {
 
 const ModelInfo& Engine::model() const { return impl_->info(); }
 
+size_t Engine::kv_used_bytes() const { return impl_->kv_budget()->used_bytes(); }
+size_t Engine::kv_block_bytes() const { return impl_->kv_layout().block_bytes(); }
+
 Session Engine::NewSession(const Policy& policy) const { return Session(std::make_unique<SessionImpl>(impl_, policy)); }
 
 Result<Session> Engine::NewSharedPrefill(std::span<const Policy> policies) const {

@@ -2,7 +2,8 @@
 #include <numeric>
 
 #include "src/base/clock.h"
-#include "src/engine/sampler.h"
+#include "src/base/scoped_flag.h"
+#include "src/engine/answer_impl.h"
 #include "src/engine/session_impl.h"
 #include "src/engine/text_stream.h"
 #include "src/model/evictor.h"
@@ -29,15 +30,6 @@ void ReportPrefill(const ForwardStats& forward, SyncStats* stats) {
   stats->output_error_p90 = *p90;
   stats->floor_density = figures.floor_keys / figures.floor_causal_keys;
   stats->floor_error = Mean(figures.floor_error);
-}
-
-void ReportCoverage(std::vector<double> of_heads, int64_t steps, GenerationStats* stats) {
-  const double sum = std::accumulate(of_heads.begin(), of_heads.end(), 0.0);
-  const auto n = static_cast<double>(steps);
-  stats->decode_coverage = sum / n / static_cast<double>(of_heads.size());
-  const auto p10 = of_heads.begin() + static_cast<ptrdiff_t>(of_heads.size() / 10);
-  std::nth_element(of_heads.begin(), p10, of_heads.end());
-  stats->decode_coverage_p10 = *p10 / n;
 }
 
 bool IsCancelled(const RunControl& control) {
@@ -86,10 +78,22 @@ void SessionImpl::Rewind(int64_t n_tokens, int64_t n_same) {
   read_at_once_ = 0;
 }
 
+Status SessionImpl::CheckCanAnswer() const {
+  LS_RETURN_IF_ERROR(CheckIdle());
+  if (logits_.empty()) return Status(StatusCode::kInvalidArgument, "nothing was synced to go on from");
+  return Status::Ok();
+}
+
+Status SessionImpl::CheckIdle() const {
+  if (computing_) return Status(StatusCode::kInvalidArgument, "the session is reading a prompt");
+  return Status::Ok();
+}
+
 Status SessionImpl::Append(std::span<const Token> tokens, const RunControl& control, const LogitsCallback& on_logits,
                            ForwardStats* stats) {
   std::vector<float> logits = std::move(logits_);
   logits_.clear();
+  const ScopedFlag computing(computing_);
   LS_RETURN_IF_ERROR(engine_->forward().Run(dialogue_, tokens, control, on_logits, &logits, stats));
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   logits_ = std::move(logits);
@@ -100,6 +104,7 @@ Result<SyncStats> SessionImpl::Sync(std::span<const Token> prompt, const RunCont
                                     const LogitsCallback& on_logits) {
   const auto start = Clock::now();
   if (prompt.empty()) return Status(StatusCode::kInvalidArgument, "the prompt is empty");
+  LS_RETURN_IF_ERROR(CheckIdle());
   LS_RETURN_IF_ERROR(Check(prompt));
   const SyncPlan plan = PlanSync(tokens_, prompt, !logits_.empty());
   Rewind(plan.keep_tokens, std::ranges::mismatch(tokens_, prompt).in1 - tokens_.begin());
@@ -123,128 +128,35 @@ Result<SyncStats> SessionImpl::Sync(std::span<const Token> prompt, const RunCont
   return stats;
 }
 
-/// What Generate and Replay share: working sets from Begin on, one decode step after another, and the figures.
-class SessionImpl::Answer {
- public:
-  Answer(SessionImpl& session, const RunControl& control)
-      : session_(session), control_(control), start_(Clock::now()), last_token_(start_) {}
-  ~Answer() { session_.engine_->forward().EndAnswer(session_.dialogue_); }
-  Answer(const Answer&) = delete;
-  Answer& operator=(const Answer&) = delete;
-
-  Status Begin() {
-    return session_.engine_->forward().BeginAnswer(session_.dialogue_, control_.measure_quality, &forward_);
-  }
-
-  /// A token was drawn.
-  void CountToken(GenerationStats* stats) {
-    const auto now = Clock::now();
-    ++stats->output_tokens;
-    stats->elapsed_ms = MillisecondsSince(start_) - off_the_clock_ms_;
-    if (stats->output_tokens == 1) {
-      stats->first_token_ms = stats->elapsed_ms;
-    } else {
-      stats->itl_ms.push_back(static_cast<float>(ToMilliseconds(now - last_token_)));
-    }
-    last_token_ = now;
-  }
-
-  /// Computes what follows a token.
-  Status Step(Token token) {
-    LS_RETURN_IF_ERROR(session_.Append({&token, 1}, {}, {}, &forward_));
-    if (!control_.measure_quality || !session_.dialogue_.decodes_sparsely()) return Status::Ok();
-    const auto measure_start = Clock::now();
-    LS_ASSIGN_OR_RETURN(const std::vector<double> shares,
-                        session_.engine_->forward().MeasureDecodeCoverage(session_.dialogue_));
-    if (shares.empty()) return Status::Ok();  // no layer is sparse, or none yet: an answer grows
-    coverage_.resize(shares.size());
-    for (size_t i = 0; i < shares.size(); ++i) coverage_[i] += shares[i];
-    ++measured_steps_;
-    const auto spent = Clock::now() - measure_start;
-    off_the_clock_ms_ += ToMilliseconds(spent);
-    last_token_ += spent;
-    return Status::Ok();
-  }
-
-  /// The last token was drawn.
-  Status Finish() { return session_.engine_->forward().FinishAnswer(session_.dialogue_, &forward_); }
-
-  void Report(GenerationStats* stats) const {
-    if (stats->output_tokens > 1) {
-      stats->tpot_ms = (stats->elapsed_ms - stats->first_token_ms) / static_cast<double>(stats->output_tokens - 1);
-    }
-    if (forward_.decode_keys_held > 0) {
-      stats->decode_kv_fraction = forward_.decode_keys_read / forward_.decode_keys_held;
-    }
-    if (measured_steps_ > 0) ReportCoverage(coverage_, measured_steps_, stats);
-    stats->linear_ms = forward_.linear_ms;
-    stats->attention_ms = forward_.attention.attention_ms;
-    stats->selection_ms = forward_.attention.selection_ms;
-  }
-
- private:
-  SessionImpl& session_;
-  const RunControl& control_;
-  Clock::time_point start_, last_token_;
-  ForwardStats forward_;
-  double off_the_clock_ms_ = 0;
-  std::vector<double> coverage_;  // of each head, added up over steps
-  int64_t measured_steps_ = 0;
-};
+Result<std::unique_ptr<AnswerImpl>> SessionImpl::BeginAnswer(const SamplingParams& params, const RunControl& control) {
+  LS_RETURN_IF_ERROR(params.Validate());
+  LS_RETURN_IF_ERROR(CheckCanAnswer());
+  auto answer = std::make_unique<AnswerImpl>(*this, params, control);
+  LS_RETURN_IF_ERROR(answer->Begin());
+  return answer;
+}
 
 Result<GenerationStats> SessionImpl::Generate(const SamplingParams& params, const TextCallback& on_text,
                                               const RunControl& control) {
-  LS_RETURN_IF_ERROR(params.Validate());
-  if (logits_.empty()) return Status(StatusCode::kInvalidArgument, "nothing was synced to go on from");
-  Answer answer(*this, control);
-  const Tokenizer& tokenizer = engine_->tokenizer();
-  Sampler sampler(params);
-  TextStream stream(params.stop);
-  GenerationStats stats;
-  std::vector<Token> history = tokens_;
-  stats.stop_reason = StopReason::kMaxTokens;
-  LS_RETURN_IF_ERROR(answer.Begin());
-  // Returns false when the caller wants no more.
-  const auto show = [&](const std::string& text) {
-    stats.text += text;
-    return text.empty() || !on_text || on_text(text);
-  };
-  while (params.max_tokens < 0 || stats.output_tokens < params.max_tokens) {
-    if (IsCancelled(control)) {
-      stats.stop_reason = StopReason::kCancelled;
-      break;
+  LS_ASSIGN_OR_RETURN(const std::unique_ptr<AnswerImpl> answer, BeginAnswer(params, control));
+  const auto show = [&](const AnswerStep& step) { return step.text.empty() || !on_text || on_text(step.text); };
+  for (bool ended = false; !ended;) {
+    LS_ASSIGN_OR_RETURN(const AnswerStep step, answer->Next());
+    ended = step.ended;
+    if (!show(step) && !ended) {
+      LS_ASSIGN_OR_RETURN(const AnswerStep last, answer->Stop());
+      show(last);
+      ended = true;
     }
-    const Token token = sampler.Sample(logits_, history);
-    answer.CountToken(&stats);
-    if (tokenizer.IsEndOfText(token) && !params.ignore_end_of_text) {
-      stats.stop_reason = StopReason::kEndOfText;
-      break;
-    }
-    history.push_back(token);
-    const bool wanted = show(stream.Push(tokenizer.Piece(token)));
-    if (stream.stopped() || !wanted) {
-      stats.stop_reason = stream.stopped() ? StopReason::kStopString : StopReason::kCancelled;
-      break;
-    }
-    if (stats.output_tokens == params.max_tokens) break;
-    if (static_cast<int64_t>(tokens_.size()) >= engine_->info().context_tokens) {
-      stats.stop_reason = StopReason::kContextFull;
-      break;
-    }
-    LS_RETURN_IF_ERROR(answer.Step(token));
   }
-  if (!stream.stopped()) show(stream.Finish());
-  if (stream.stopped()) stats.stop_reason = StopReason::kStopString;
-  LS_RETURN_IF_ERROR(answer.Finish());
-  answer.Report(&stats);
-  return stats;
+  return answer->stats();
 }
 
 Result<GenerationStats> SessionImpl::Replay(std::span<const Token> tokens, const RunControl& control,
                                             const LogitsCallback& on_logits) {
   LS_RETURN_IF_ERROR(Check(tokens, tokens_.size()));
-  if (logits_.empty()) return Status(StatusCode::kInvalidArgument, "nothing was synced to go on from");
-  Answer answer(*this, control);
+  LS_RETURN_IF_ERROR(CheckCanAnswer());
+  AnswerSteps answer(*this, control.measure_quality);
   GenerationStats stats;
   stats.stop_reason = StopReason::kMaxTokens;
   LS_RETURN_IF_ERROR(answer.Begin());
@@ -275,6 +187,11 @@ Result<SyncStats> Session::Sync(std::span<const Token> prompt, const RunControl&
 Result<GenerationStats> Session::Generate(const SamplingParams& params, const TextCallback& on_text,
                                           const RunControl& control) {
   return impl_->Generate(params, on_text, control);
+}
+
+Result<Answer> Session::BeginAnswer(const SamplingParams& params, const RunControl& control) {
+  LS_ASSIGN_OR_RETURN(std::unique_ptr<AnswerImpl> answer, impl_->BeginAnswer(params, control));
+  return Answer(std::move(answer));
 }
 
 Result<GenerationStats> Session::Replay(std::span<const Token> answer, const RunControl& control,

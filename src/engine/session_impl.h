@@ -13,6 +13,8 @@
 
 namespace loopserve {
 
+class AnswerImpl;
+
 class SessionImpl {
  public:
   SessionImpl(std::shared_ptr<EngineImpl> engine, const Policy& policy)
@@ -23,6 +25,7 @@ class SessionImpl {
   Result<SyncStats> Sync(std::span<const Token> prompt, const RunControl& control, const LogitsCallback& on_logits);
   Result<GenerationStats> Generate(const SamplingParams& params, const TextCallback& on_text,
                                    const RunControl& control);
+  Result<std::unique_ptr<AnswerImpl>> BeginAnswer(const SamplingParams& params, const RunControl& control);
   Result<GenerationStats> Replay(std::span<const Token> answer, const RunControl& control,
                                  const LogitsCallback& on_logits);
   std::unique_ptr<SessionImpl> Fork() const;
@@ -30,10 +33,11 @@ class SessionImpl {
 
   std::span<const Token> tokens() const { return tokens_; }
   std::span<const float> logits() const { return logits_; }
+  const EngineImpl& engine() const { return *engine_; }
   const KvCache& cache() const { return dialogue_.cache; }
 
  private:
-  class Answer;  ///< an answer on its way, token by token
+  friend class AnswerSteps;
   SessionImpl(const SessionImpl& other);
   SessionImpl(const SessionImpl& other, const Policy& policy);
   Status CheckFork(const Policy& policy) const;
@@ -44,12 +48,15 @@ class SessionImpl {
                 ForwardStats* stats);
   /// n_same: tokens that stand there as they are wanted, where one of them is only computed anew.
   void Rewind(int64_t n_tokens, int64_t n_same);
+  Status CheckIdle() const;
+  Status CheckCanAnswer() const;
 
   std::shared_ptr<EngineImpl> engine_;
   Dialogue dialogue_;
   std::vector<Token> tokens_;  ///< as many as the cache holds
   std::vector<float> logits_;  ///< after tokens_.back(); empty when unknown
   size_t read_at_once_ = 0;    ///< tokens that one Sync gave the empty session; 0 once any of them was dropped
+  bool computing_ = false;     ///< a prompt is being read, perhaps yielding to other sessions
 };
 
 }  // namespace loopserve

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "src/base/scoped_flag.h"
 #include "src/model/decode_graph.h"
 #include "src/model/evictor.h"
 #include "src/model/prefill.h"
@@ -61,6 +62,15 @@ Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const Run
     last_logits->assign(logits.end() - static_cast<int64_t>(n_vocab), logits.end());
     return Status::Ok();
   }
+  if (in_prefill_) return Status(StatusCode::kInvalidArgument, "another session is reading a prompt");
+  const ScopedFlag reading(in_prefill_);
+  return RunPrefill(dialogue, tokens, control, on_logits, last_logits, stats);
+}
+
+Status Forward::RunPrefill(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
+                           const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats) {
+  KvCache& cache = dialogue.cache;
+  const auto n = static_cast<int64_t>(tokens.size());
   const int64_t before = cache.n_tokens();
   for (int64_t first = 0; first < n; first += Prefill::kPassRows) {
     const int64_t rows = std::min(Prefill::kPassRows, n - first);

@@ -46,7 +46,8 @@ class Forward {
 
   /// Computes tokens at positions dialogue.cache.n_tokens()... and commits their KV. last_logits: f32 [n_vocab], of the
   /// last token. on_logits, if set, gets every row's logits. Errors leave the dialogue as it was (kCancelled,
-  /// kResourceExhausted, kInternal). stats may be null.
+  /// kResourceExhausted, kInternal; kInvalidArgument for many tokens while
+  /// another dialogue's prefill yields). stats may be null.
   Status Run(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
              const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats);
 
@@ -67,6 +68,8 @@ class Forward {
 
  private:
   Forward() = default;
+  Status RunPrefill(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
+                    const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats);
 
   LinearPath linear_path_ = LinearPath::kQuantized;
   std::unique_ptr<Gemm> gemm_;         ///< of the layers
@@ -74,6 +77,7 @@ class Forward {
   std::unique_ptr<DecodeGraph> decode_;
   std::unique_ptr<Prefill> prefill_;
   std::unique_ptr<Evictor> evictor_;
+  bool in_prefill_ = false;  ///< RunControl::yield may come back here, for a few rows of another dialogue
 };
 
 }  // namespace loopserve

@@ -79,6 +79,7 @@ struct Prefill::Pass {
     if (control.on_progress) {
       control.on_progress(done_before + share * static_cast<double>(steps_done) / static_cast<double>(steps_total));
     }
+    if (control.yield) control.yield();
     return Status::Ok();
   }
 };

@@ -1,0 +1,33 @@
+// What /metrics tells, in Prometheus' text form: the names that dashboards for vLLM read, and our own.
+// Thread rule: thread-safe.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "loopserve/engine.h"
+
+namespace loopserve::server {
+
+class Metrics {
+ public:
+  explicit Metrics(const std::string& model_name);
+  ~Metrics();
+
+  void SetLoad(size_t running, size_t waiting);
+  void SetMemory(size_t kv_used_bytes, size_t kv_budget_bytes, size_t sessions, int64_t dropped_sessions);
+  void CountHttp(int status);
+  void CountQueueTime(double seconds);
+  void CountPrompt(const SyncStats& stats);
+  void CountFirstToken(double seconds_since_arrival);
+  void CountNextToken(double seconds_since_last);
+  void CountAnswer(const GenerationStats& stats, double seconds_since_arrival);
+
+  std::string ToText() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace loopserve::server

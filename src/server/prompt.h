@@ -1,0 +1,16 @@
+// From messages to a prompt's tokens, with those that a held dialogue has where they spell the same text.
+// Thread rule: thread-safe.
+#pragma once
+
+#include <vector>
+
+#include "src/server/context.h"
+#include "src/server/job.h"
+
+namespace loopserve::server {
+
+/// spec: whose name, namespace and policy say which dialogues may be looked at. Errors: as Engine::RenderChat.
+Result<std::vector<Token>> RenderPrompt(const Context& context, const std::vector<ChatMessage>& messages,
+                                        bool add_generation_prompt, const JobSpec& spec);
+
+}  // namespace loopserve::server

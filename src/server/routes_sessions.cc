@@ -1,0 +1,107 @@
+// /v1/sessions: the dialogues that the server holds for whoever asks.
+#include "src/server/api_error.h"
+#include "src/server/json_reader.h"
+#include "src/server/routes.h"
+
+namespace loopserve::server {
+namespace {
+
+Json ToJson(const SessionInfo& info) {
+  Json json;
+  json["id"] = info.id;
+  json["object"] = "session";
+  json["name"] = info.name.empty() ? Json(nullptr) : Json(info.name);
+  json["policy"] = info.policy;
+  json["tokens"] = info.tokens;
+  json["turns"] = info.turns;
+  json["kv_bytes"] = info.kv_bytes;
+  json["exclusive_kv_bytes"] = info.exclusive_kv_bytes;
+  json["created"] = static_cast<int64_t>(info.created_s);
+  json["last_used"] = static_cast<int64_t>(info.used_s);
+  json["busy"] = info.busy;
+  json["pinned"] = info.pinned;
+  return json;
+}
+
+std::optional<SessionInfo> FindInfo(const Context& context, const std::string& tenant, const std::string& id) {
+  for (SessionInfo& info : context.scheduler->pool().List(tenant)) {
+    if (info.id == id || (!info.name.empty() && info.name == id)) return std::move(info);
+  }
+  return std::nullopt;
+}
+
+HttpReply List(Context& context, const HttpRequest& http) {
+  Json list = Json::array();
+  for (const SessionInfo& info : context.scheduler->pool().List(http.tenant)) list.push_back(ToJson(info));
+  return JsonReply({{"object", "list"}, {"data", std::move(list)}});
+}
+
+HttpReply Show(Context& context, const HttpRequest& http) {
+  const std::string& id = http.path_params.at("id");
+  const std::optional<SessionInfo> info = FindInfo(context, http.tenant, id);
+  if (!info) return ErrorReply(Status(StatusCode::kNotFound, "there is no session '" + id + "'"));
+  return JsonReply(ToJson(*info));
+}
+
+/// Runs `change` where the dialogues may be changed, and replies with `done`'s JSON where it went well.
+HttpReply Change(Context& context, const std::function<Status(SessionPool&)>& change,
+                 const std::function<HttpReply()>& done) {
+  Status status;
+  if (!context.scheduler->OnEngineThread([&](SessionPool& pool) { status = change(pool); })) {
+    return ErrorReply(NotReadyError("the server is going down"));
+  }
+  return status.ok() ? done() : ErrorReply(status);
+}
+
+HttpReply Delete(Context& context, const HttpRequest& http) {
+  const std::string& id = http.path_params.at("id");
+  return Change(
+      context, [&](SessionPool& pool) { return pool.Delete(http.tenant, id); },
+      [&] {
+        return JsonReply({{"id", id}, {"object", "session.deleted"}, {"deleted", true}});
+      });
+}
+
+HttpReply Pin(Context& context, const HttpRequest& http) {
+  Result<JsonIn> body = http.body.empty() ? Result<JsonIn>(JsonIn::object()) : ParseBody(http.body);
+  if (!body.ok()) return ErrorReply(body.status());
+  const auto pinned = Fields(*body).Bool("pinned");
+  if (!pinned.ok()) return ErrorReply(pinned.status());
+  return Change(
+      context,
+      [&](SessionPool& pool) { return pool.SetPinned(http.tenant, http.path_params.at("id"), pinned->value_or(true)); },
+      [&] { return Show(context, http); });
+}
+
+HttpReply Fork(Context& context, const HttpRequest& http) {
+  Result<JsonIn> body = http.body.empty() ? Result<JsonIn>(JsonIn::object()) : ParseBody(http.body);
+  if (!body.ok()) return ErrorReply(body.status());
+  const auto name = Fields(*body).Text("session_id", 256);
+  if (!name.ok()) return ErrorReply(name.status());
+  std::string fork_id;
+  return Change(
+      context,
+      [&](SessionPool& pool) -> Status {
+        LS_ASSIGN_OR_RETURN(fork_id, pool.Fork(http.tenant, http.path_params.at("id"), name->value_or("")));
+        return Status::Ok();
+      },
+      [&] {
+        const std::optional<SessionInfo> info = FindInfo(context, http.tenant, fork_id);
+        return info ? JsonReply(ToJson(*info)) : ErrorReply(Status(StatusCode::kNotFound, "the fork is gone"));
+      });
+}
+
+}  // namespace
+
+void AddSessionRoutes(Context& context, std::vector<Route>* routes) {
+  const auto add = [&](const char* method, const char* path, HttpReply (*serve)(Context&, const HttpRequest&)) {
+    routes->push_back({method, path, [&context, serve](const HttpRequest& http) { return serve(context, http); }});
+  };
+  add("GET", "/v1/sessions", List);
+  add("GET", "/v1/sessions/:id", Show);
+  add("DELETE", "/v1/sessions/:id", Delete);
+  add("POST", "/v1/sessions/:id/pin", Pin);
+  add("POST", "/v1/sessions/:id/fork", Fork);
+}
+
+}  // namespace loopserve::server

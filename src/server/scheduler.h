@@ -1,0 +1,119 @@
+// Who computes when. One thread, the engine's, owns all dialogues: it takes requests out of the queue, reads their
+// prompts one after the other, and writes the answers of all running requests in turn, a token each. While a long
+// prompt is read the answers go on: at most half of the time is theirs then, so that both get on.
+//
+// Each dialogue computes exactly what it would compute alone (RunControl::yield, Answer): what others do at the same
+// time changes nothing but when.
+//
+// Thread rule: Submit, OnEngineThread, pool() and the counts are thread-safe.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "loopserve/engine.h"
+#include "src/server/job.h"
+#include "src/server/metrics.h"
+#include "src/server/session_pool.h"
+
+namespace loopserve::server {
+
+struct SchedulerOptions {
+  size_t max_running = 16;   ///< requests whose prompts are read or whose answers are written
+  size_t max_waiting = 256;  ///< beyond them a request is refused
+  PoolOptions pool;
+};
+
+class Scheduler {
+ public:
+  /// metrics may be null; it must outlive this.
+  Scheduler(std::shared_ptr<Engine> engine, const SchedulerOptions& options, Metrics* metrics);
+  /// As Stop(0).
+  ~Scheduler();
+
+  /// Puts a request into the queue; its events come on `channel`, JobFailed or JobDone last. An error where it is
+  /// refused: the queue is full, the server stops, or it could never fit into the KV budget.
+  std::optional<ApiError> Submit(JobSpec spec, std::shared_ptr<JobChannel> channel);
+
+  /// Runs `work` between two steps and waits for it; false where the server stops.
+  bool OnEngineThread(const std::function<void(SessionPool&)>& work);
+
+  /// No new requests. Those that wait fail, those that run may go on for so long, then they fail too.
+  void Stop(std::chrono::milliseconds grace);
+
+  const SessionPool& pool() const { return pool_; }
+  size_t n_running() const { return n_running_.load(std::memory_order_relaxed); }
+  size_t n_waiting() const;
+
+ private:
+  struct Writer;
+  struct Active;
+  struct Waiting {
+    JobSpec spec;
+    std::shared_ptr<JobChannel> channel;
+    Clock::time_point arrival;
+  };
+  struct Candidate {
+    Waiting waiting;
+    SessionPool::Lease lease;
+  };
+
+  void Loop();
+  bool WaitForWork();
+  void RunTasks();
+  void DropDeadWaiters();
+  void Admit();
+  /// The first of the queue whose dialogue is free, taken out of it.
+  std::optional<Candidate> TakeNext();
+  /// Why it need not wait any longer, if so.
+  std::optional<ApiError> WhyGivenUp(const Waiting& waiting) const;
+  bool MakeRoomFor(const Waiting& waiting, const HeldDialogue& dialogue);
+  size_t BytesFor(const JobSpec& spec, int64_t answer_tokens, const HeldDialogue* dialogue) const;
+  size_t PlannedBytes() const;
+  void Start(Waiting waiting, const SessionPool::Lease& lease);
+  Status ReadPrompt(Active& active, const SessionPool::Lease& lease);
+  Status BeginAnswers(Active& active);
+  void YieldFromPrompt(Active& reading);
+  /// One token for each answer; false where none could be written for want of memory.
+  bool WriteRound();
+  enum class Stepped { kYes, kNoMemory };
+  Stepped StepWriter(Active& active, Writer& writer);
+  Stepped StepActive(Active& active);
+  void FailForMemory();
+  /// Whether the client is gone or its time is over, or the server goes down; fails it then.
+  bool IsOver(Active& active);
+  void Fail(Active& active, const ApiError& error);
+  void Finish(Active& active);
+  void RemoveFinished();
+  void UpdateMetrics();
+
+  const std::shared_ptr<Engine> engine_;
+  const SchedulerOptions options_;
+  Metrics* const metrics_;
+  SessionPool pool_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable work_arrived_;
+  std::deque<Waiting> queue_;                ///< highest priority first, then in order of arrival
+  std::deque<std::function<void()>> tasks_;  ///< of OnEngineThread
+  bool stopping_ = false;
+  Clock::time_point stop_deadline_;
+  std::atomic<size_t> n_running_{0};
+
+  // The engine's thread alone.
+  std::list<std::unique_ptr<Active>> active_;
+  std::optional<Candidate> next_;  ///< waits for memory, before all others
+  Clock::time_point round_end_;
+  Clock::duration round_duration_{};
+
+  std::thread thread_;
+};
+
+}  // namespace loopserve::server

@@ -1,0 +1,144 @@
+// How a request leaves the queue: its dialogue is found, room is made, its prompt is read, its answers begin.
+#include <algorithm>
+#include <utility>
+
+#include "src/server/scheduler_state.h"
+
+namespace loopserve::server {
+namespace {
+
+/// KV is taken in blocks of so many tokens.
+constexpr int64_t kBlockTokens = 256;
+/// Room for an answer is made before it begins, for no more tokens than this: most answers are shorter than they may
+/// be.
+constexpr int64_t kPlannedAnswerTokens = 1024;
+
+int64_t PlannedAnswer(const SamplingParams& sampling) {
+  return sampling.max_tokens < 0 ? kPlannedAnswerTokens : std::min<int64_t>(kPlannedAnswerTokens, sampling.max_tokens);
+}
+
+}  // namespace
+
+std::optional<Scheduler::Candidate> Scheduler::TakeNext() {
+  const std::lock_guard lock(mutex_);
+  for (auto at = queue_.begin(); at != queue_.end(); ++at) {
+    const SessionPool::Lease lease = pool_.Acquire(at->spec);
+    if (lease.dialogue == nullptr) continue;
+    Candidate taken{std::move(*at), lease};
+    queue_.erase(at);
+    return taken;
+  }
+  return std::nullopt;
+}
+
+void Scheduler::Admit() {
+  if (active_.size() >= options_.max_running) return;
+  if (!next_) next_ = TakeNext();
+  if (!next_) return;
+  if (!MakeRoomFor(next_->waiting, *next_->lease.dialogue)) {
+    // It stays the first: whoever needs less must not overtake it for ever.
+    if (!active_.empty()) return;
+    next_->waiting.channel->Push(JobFailed{ToApiError(
+        Status(StatusCode::kResourceExhausted, "pinned sessions leave no room for this prompt in the KV budget"))});
+    pool_.Release(next_->lease.dialogue, 0);
+    next_.reset();
+    return;
+  }
+  Candidate candidate = std::move(*next_);
+  next_.reset();
+  Start(std::move(candidate.waiting), candidate.lease);
+}
+
+size_t Scheduler::BytesFor(const JobSpec& spec, int64_t answer_tokens, const HeldDialogue* dialogue) const {
+  const auto blocks = [&](int64_t tokens) { return static_cast<size_t>((tokens + kBlockTokens - 1) / kBlockTokens); };
+  const auto prompt = static_cast<int64_t>(spec.prompt.size());
+  const size_t all = blocks(prompt + answer_tokens);
+  // Every further answer has a tail of its own.
+  const size_t forks = static_cast<size_t>(spec.n - 1) * (blocks(answer_tokens) + 1);
+  size_t held = 0;
+  if (dialogue != nullptr) {
+    const auto tokens = dialogue->session.tokens();
+    const auto common = std::ranges::mismatch(tokens, spec.prompt).in1 - tokens.begin();
+    held = static_cast<size_t>(common / kBlockTokens);
+  }
+  return (all - std::min(all, held) + forks) * engine_->kv_block_bytes();
+}
+
+/// What running answers may still take.
+size_t Scheduler::PlannedBytes() const {
+  size_t bytes = 0;
+  for (const auto& active : active_) {
+    if (active->finished) continue;
+    const size_t now = active->dialogue->session.kv_bytes();
+    bytes += active->planned_bytes > now ? active->planned_bytes - now : 0;
+  }
+  return bytes;
+}
+
+bool Scheduler::MakeRoomFor(const Waiting& waiting, const HeldDialogue& dialogue) {
+  const int64_t limit = engine_->model().context_tokens - static_cast<int64_t>(waiting.spec.prompt.size());
+  const int64_t answer = std::clamp<int64_t>(limit, 0, PlannedAnswer(waiting.spec.sampling));
+  const size_t planned = PlannedBytes();
+  if (pool_.MakeRoom(BytesFor(waiting.spec, answer, &dialogue) + planned)) return true;
+  // Alone it may try with what there is.
+  return active_.empty() && pool_.MakeRoom(BytesFor(waiting.spec, 0, &dialogue));
+}
+
+void Scheduler::Start(Waiting waiting, const SessionPool::Lease& lease) {
+  auto owned = std::make_unique<Active>();
+  Active& active = *owned;
+  active.waiting = std::move(waiting);
+  active.dialogue = lease.dialogue;
+  active.planned_bytes = BytesFor(active.spec(), PlannedAnswer(active.spec().sampling), nullptr);
+  active_.push_back(std::move(owned));
+  UpdateMetrics();
+  if (metrics_ != nullptr) metrics_->CountQueueTime(MillisecondsSince(active.waiting.arrival) / 1000);
+  Status status = ReadPrompt(active, lease);
+  if (status.ok()) status = BeginAnswers(active);
+  if (status.ok() || active.finished) return;
+  if (!IsOver(active)) Fail(active, ToApiError(status));
+}
+
+Status Scheduler::ReadPrompt(Active& active, const SessionPool::Lease& lease) {
+  active.reading_start = active.last_progress = round_end_ = Clock::now();
+  const std::span<const Token> held = active.dialogue->session.tokens();
+  active.cached_tokens = std::ranges::mismatch(held, active.spec().prompt).in1 - held.begin();
+  RunControl control;
+  control.cancel = &active.stop_reading;
+  control.measure_quality = active.spec().measure_quality;
+  control.on_progress = [&](double share) { active.share_read = share; };
+  control.yield = [&] { YieldFromPrompt(active); };
+  Result<SyncStats> stats = active.dialogue->session.Sync(active.spec().prompt, control);
+  if (!stats.ok() && stats.status().code() == StatusCode::kResourceExhausted) {
+    // Others took memory meanwhile, or a fork's tail was not counted.
+    pool_.MakeRoom(BytesFor(active.spec(), 0, active.dialogue) + engine_->kv_block_bytes());
+    stats = active.dialogue->session.Sync(active.spec().prompt, control);
+  }
+  LS_RETURN_IF_ERROR(stats.status());
+  active.was_read = true;
+  if (metrics_ != nullptr) metrics_->CountPrompt(*stats);
+  active.channel().Push(PromptRead{*stats, active.dialogue->id, lease.divergence});
+  return Status::Ok();
+}
+
+Status Scheduler::BeginAnswers(Active& active) {
+  RunControl control;
+  control.cancel = &active.stop_reading;
+  control.measure_quality = active.spec().measure_quality;
+  SamplingParams sampling = active.spec().sampling;
+  for (int i = 0; i < active.spec().n; ++i, ++sampling.seed) {
+    auto writer = std::make_unique<Writer>();
+    writer->choice = active.spec().first_choice + i;
+    if (i > 0) writer->fork = active.dialogue->session.Fork();
+    writer->session = i > 0 ? &*writer->fork : &active.dialogue->session;
+    active.writers.push_back(std::move(writer));
+  }
+  sampling.seed = active.spec().sampling.seed;
+  for (const auto& writer : active.writers) {
+    LS_ASSIGN_OR_RETURN(writer->answer, writer->session->BeginAnswer(sampling, control));
+    ++sampling.seed;
+  }
+  return Status::Ok();
+}
+
+}  // namespace loopserve::server
