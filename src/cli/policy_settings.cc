@@ -62,7 +62,7 @@ std::string SettingsOf(const Policy& policy) {
   settings.Add("decode.recent", recent);
   settings.Add("decode.dense_layers", dense_layers);
   settings.Add("decode.per_query_head", per_query_head);
-  const auto& [kept_method, kept_budget, window, pool, beta, safe_share, sinks, every_turn, observes_output] =
+  const auto& [kept_method, kept_budget, window, pool, beta, safe_share, kept_sinks, every_turn, observes_output] =
       policy.eviction();
   settings.Add("eviction.method", kept_method);
   settings.Add("eviction.budget", kept_budget);
@@ -70,7 +70,7 @@ std::string SettingsOf(const Policy& policy) {
   settings.Add("eviction.pool", pool);
   settings.Add("eviction.beta", beta);
   settings.Add("eviction.alpha", safe_share);
-  settings.Add("eviction.sinks", sinks);
+  settings.Add("eviction.sinks", kept_sinks);
   settings.Add("eviction.every_turn", every_turn);
   settings.Add("eviction.observes_output", observes_output);
   return settings.text_;

@@ -164,7 +164,7 @@ Status PrefillAttention::Run(Dialogue& dialogue, int index, int64_t n_rows, int6
   problem.first_position += first_row;
   const bool is_sparse = IsSparse(settings, problem, problem.first_position + problem.n_rows);
   if (is_sparse) {
-    problem.out = out_.floats() + first_row * p.q_width();
+    problem.out = out_.floats() + first_row * problem.out_row_stride;
     LS_RETURN_IF_ERROR(RunMethod(settings.method, layer));
     std::swap(*q, out_);
   } else {
