@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "src/base/temp_dir.h"
-#include "src/model/evictor.h"
 #include "src/model/forward.h"
 #include "src/model/test_transformer.h"
 #include "src/selection/eviction/eviction_choice.h"
@@ -58,8 +57,7 @@ class EvictionTest : public ::testing::TestWithParam<KvType> {
     layout.head_dim = p.head_dim;
     layout.type = GetParam();
     layout.block_tokens = 64;
-    return Dialogue(KvCache(layout, nullptr), policy,
-                    RecentQueries(p.n_layers, NotedQueries(policy), p.q_width()));
+    return Dialogue(KvCache(layout, nullptr), policy, RecentQueries(p.n_layers, NotedQueries(policy), p.q_width()));
   }
 
   void Prompt(Dialogue& dialogue, int64_t n) {
