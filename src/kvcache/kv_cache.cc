@@ -229,6 +229,32 @@ KvHeadView KvCache::View(int layer, int kv_head, int64_t n_keys) const {
   return view;
 }
 
+template <typename Byte>
+std::vector<std::span<Byte>> KvCache::RunsOf(int64_t first, int64_t n) const {
+  const int64_t row = first % layout_.block_tokens;
+  LS_CHECK(first >= 0 && n >= 1 && row + n <= layout_.block_tokens);
+  std::byte* block = block_data_[static_cast<size_t>(first / layout_.block_tokens)];
+  if (n == layout_.block_tokens) return {std::span<Byte>(block, layout_.block_bytes())};
+  const size_t row_bytes = layout_.row_bytes();
+  const size_t segment_bytes = row_bytes * layout_.block_tokens;
+  std::vector<std::span<Byte>> runs;
+  runs.reserve(layout_.block_bytes() / segment_bytes);
+  for (size_t offset = 0; offset < layout_.block_bytes(); offset += segment_bytes) {
+    runs.emplace_back(block + offset + row_bytes * row, row_bytes * n);
+  }
+  return runs;
+}
+
+std::vector<std::span<const std::byte>> KvCache::RowRuns(int64_t first, int64_t n) const {
+  LS_CHECK(first + n <= n_tokens_);
+  return RunsOf<const std::byte>(first, n);
+}
+
+std::vector<std::span<std::byte>> KvCache::ReservedRowRuns(int64_t first, int64_t n) {
+  LS_CHECK(first >= n_tokens_ && first + n <= n_reserved_);
+  return RunsOf<std::byte>(first, n);
+}
+
 size_t KvCache::referenced_bytes() const { return blocks_.size() * layout_.block_bytes(); }
 
 size_t KvCache::exclusive_bytes() const {
