@@ -115,13 +115,16 @@ TEST_F(SessionStoreTest, EveryFamilyGoesOnAsIfItHadNeverBeenStored) {
     for (const KvPrecision precision : {KvPrecision::kF16, KvPrecision::kQ8_0}) {
       TinyGgufOptions tiny = model.options;
       tiny.context_tokens = 4096;
-      if (precision == KvPrecision::kQ8_0) tiny.head_dim = (tiny.head_dim + 31) / 32 * 32;
+      if (precision == KvPrecision::kQ8_0 && tiny.head_dim % 32 != 0) {
+        tiny.head_dim = (tiny.head_dim + 31) / 32 * 32;
+        tiny.n_embd = tiny.n_heads * tiny.head_dim;
+      }
       EngineOptions options;
       options.kv_precision = precision;
       const auto engine = Open(tiny, options);
       ASSERT_NE(engine, nullptr);
       const auto store = Store();
-      for (const char* spec : {"dense", kSparse, "paper:rows=16,budget=64,interval=4,queries=6"}) {
+      for (const char* spec : {"dense", kSparse, "paper:rows=16,budget=64,interval=4,queries=6", "quest:budget=96"}) {
         SCOPED_TRACE(model.name + " " + spec + (precision == KvPrecision::kQ8_0 ? " q8_0" : " f16"));
         Session session = New(*engine, spec);
         MustSync(session, Tokens(700));
@@ -230,6 +233,19 @@ TEST_F(SessionStoreTest, EmptySessionsAndMetadataRoundTrip) {
   EXPECT_TRUE(store->ReadText("empty").ok());
 }
 
+TEST_F(SessionStoreTest, PoliciesThatCannotBeStoredAreNamed) {
+  const auto engine = OpenLlama();
+  const auto store = Store();
+  Session evicting = New(*engine, "snapkv");
+  MustSync(evicting, Tokens(100));
+  EXPECT_EQ(store->Save(evicting, "a").status().code(), StatusCode::kUnsupported);
+  const Policy dense;
+  auto shared = engine->NewSharedPrefill({&dense, 1});
+  ASSERT_TRUE(shared.ok());
+  EXPECT_THAT(store->Save(*shared, "a").status().message(), HasSubstr("cannot be stored"));
+  EXPECT_EQ(store->Restore(*engine, "a").status().code(), StatusCode::kNotFound);
+}
+
 TEST_F(SessionStoreTest, SessionsOfAnotherKindAreRefusedByName) {
   TinyGgufOptions tiny = TinyModel(TinyFamily::kLlama);
   tiny.head_dim = 32;
@@ -246,11 +262,10 @@ TEST_F(SessionStoreTest, SessionsOfAnotherKindAreRefusedByName) {
   EngineOptions q8;
   q8.kv_precision = KvPrecision::kQ8_0;
   EngineOptions quantized;
-  quantized.linear_path = engine->model().linear_path == LinearPath::kQuantized ? LinearPath::kF32
-                                                                                 : LinearPath::kQuantized;
-  const std::pair<std::shared_ptr<Engine>, const char*> cases[] = {{Open(other_weights), "another model"},
-                                                                    {Open(other_template), "another model"},
-                                                                    {Open(tiny, q8), "--kv-type"}};
+  quantized.linear_path =
+      engine->model().linear_path == LinearPath::kQuantized ? LinearPath::kF32 : LinearPath::kQuantized;
+  const std::pair<std::shared_ptr<Engine>, const char*> cases[] = {
+      {Open(other_weights), "another model"}, {Open(other_template), "another model"}, {Open(tiny, q8), "--kv-type"}};
   for (const auto& [other, words] : cases) {
     const auto refused = store->Restore(*other, "a");
     EXPECT_EQ(refused.status().code(), StatusCode::kUnsupported);
@@ -292,8 +307,9 @@ TEST_F(SessionStoreTest, DamagedBytesNeverComeBackAsADialogue) {
   std::mt19937_64 random(5);
   for (int i = 0; i < 600; ++i) {
     // Every header byte that is used, the end with its table, and samples of the rest.
-    const size_t at = i < 200 ? static_cast<size_t>(i) + 4096 : i < 300 ? good.size() - 1 - static_cast<size_t>(i - 200) * 5
-                                                                        : 8192 + random() % (good.size() - 8192);
+    const size_t at = i < 200   ? static_cast<size_t>(i) + 4096
+                      : i < 300 ? good.size() - 1 - static_cast<size_t>(i - 200) * 5
+                                : 8192 + random() % (good.size() - 8192);
     std::string bad = good;
     bad[at] = static_cast<char>(bad[at] ^ (1 << (random() % 8)));
     const auto restored = restore(bad);
@@ -318,6 +334,14 @@ TEST_F(SessionStoreTest, AForkIsSavedWhileTheDialogueGoesOn) {
     MustSync(session, Tokens(600));
     Session twin = New(*engine, spec);
     MustSync(twin, Tokens(600));
+    const auto go_on = [](Session& one, unsigned turn) {
+      if (turn % 2 == 1) {  // an edited end: rows that the fork holds too are forgotten and written anew
+        std::vector<Token> edited = Held(one);
+        edited.resize(edited.size() - 10);
+        MustSync(one, edited);
+      }
+      GoOn(one, 40, turn, 12);
+    };
     for (unsigned turn = 0; turn < 6; ++turn) {
       auto fork = std::make_unique<Session>(session.Fork());
       const std::vector<Token> at_fork = Held(session);
@@ -326,13 +350,13 @@ TEST_F(SessionStoreTest, AForkIsSavedWhileTheDialogueGoesOn) {
         saved = store->Save(*fork, "fork");
         fork.reset();
       });
-      GoOn(session, 40, turn, 12);
+      go_on(session, turn);
       saver.join();
       ASSERT_TRUE(saved->ok()) << saved->status().message();
       Session restored = MustRestore(*store, *engine, "fork");
       EXPECT_EQ(Held(restored), at_fork);
-      GoOn(restored, 40, turn, 12);
-      GoOn(twin, 40, turn, 12);
+      go_on(restored, turn);
+      go_on(twin, turn);
       ExpectSame(session, restored);
       ExpectSame(session, twin);
     }

@@ -1,9 +1,12 @@
 // Dialogues on disk: a session is saved with all its keys and values, and goes on after a restart as if there had been
-// none: the same answers, bit for bit, for the same threads, and nothing is read again. docs/snapshot_format.md has the file.
+// none: the same answers, bit for bit, for the same threads, and nothing is read again. docs/snapshot_format.md has the
+// file.
 //
 // A save is whole or did not happen, whenever the process or the machine dies. Saving again writes what is new since.
-// A file that is damaged, of another model, tokenizer, KV precision, matrix product or a later format is refused, and the
-// message says which; ReadText may still give the tokens and the metadata to go on from.
+// A file that is damaged, of another model, tokenizer, KV precision, matrix product or a later format is refused, and
+// the message says which; ReadText may still give the tokens and the metadata to go on from.
+//
+// What an eviction policy (EvictionSettings) kept has no place in a file: such sessions are not stored.
 //
 // Thread rule: everything here is thread-safe, but a session must not compute while it is saved. To save while a
 // dialogue goes on, Fork() it on the thread that computes (no KV is copied) and save the fork, on any thread.
@@ -69,9 +72,9 @@ class SessionStore {
   static Result<std::unique_ptr<SessionStore>> Open(const SessionStoreOptions& options);
   ~SessionStore();
 
-  /// metadata: for the caller, up to 64 MiB (a server's messages, keys, times), given back as it is. Errors leave what was
-  /// stored before: kInvalidArgument (id, metadata), kResourceExhausted (disk or budget full), kIoError, kUnsupported
-  /// (a later format is there).
+  /// metadata: for the caller, up to 64 MiB (a server's messages, keys, times), given back as it is. Errors leave what
+  /// was stored before: kInvalidArgument (id, metadata), kResourceExhausted (disk or budget full), kIoError,
+  /// kUnsupported (a later format is there).
   Result<SaveStats> Save(const Session& session, std::string_view id, std::string_view metadata = {});
   /// Errors: kNotFound, kCorruptData, kUnsupported (belongs to another model, ...), kContextLength, kResourceExhausted
   /// (the engine's KV budget), kIoError.

@@ -51,8 +51,8 @@ Status CheckStorable(const SessionImpl& session) {
 Status DescribeSession(const SessionImpl& session, std::string_view metadata, SnapshotRegions* regions,
                        SnapshotContent* content) {
   if (metadata.size() > kMaxMetadataBytes) {
-    return Status(StatusCode::kInvalidArgument, "a stored session's metadata may have 64 MiB, not " +
-                                                    std::to_string(metadata.size()) + " bytes");
+    return Status(StatusCode::kInvalidArgument,
+                  "a stored session's metadata may have 64 MiB, not " + std::to_string(metadata.size()) + " bytes");
   }
   LS_RETURN_IF_ERROR(CheckStorable(session));
   const EngineImpl& engine = session.engine();
@@ -80,12 +80,13 @@ Result<StoredText> ReadStoredText(const SnapshotReader& reader) {
 Result<RestoredSession> ReadSession(const std::shared_ptr<EngineImpl>& engine, const SnapshotReader& reader) {
   const auto start = Clock::now();
   if (const auto mismatch = KeyMismatch(reader.header().key, engine->snapshot_key())) {
-    return Status(StatusCode::kUnsupported, "the stored session (" + reader.header().model_name +
-                                                ") cannot go on here: " + *mismatch);
+    return Status(StatusCode::kUnsupported,
+                  "the stored session (" + reader.header().model_name + ") cannot go on here: " + *mismatch);
   }
   LS_ASSIGN_OR_RETURN(StoredText text, ReadStoredText(reader));
   Result<Policy> policy = Policy::Parse(text.policy);
-  if (!policy.ok()) return Status(StatusCode::kUnsupported, "the stored session's policy: " + policy.status().message());
+  if (!policy.ok())
+    return Status(StatusCode::kUnsupported, "the stored session's policy: " + policy.status().message());
   auto session = std::make_unique<SessionImpl>(engine, *policy);
   LS_ASSIGN_OR_RETURN(std::vector<float> logits, ReadLogits(reader, engine->info().n_vocab));
   LS_RETURN_IF_ERROR(session->Fill(reader, std::move(text.tokens), std::move(logits)));

@@ -128,6 +128,9 @@ Status KvCache::ReserveTokens(int64_t n_new) {
   // Only the block in which n_tokens_ lies can be shared and be written: Fork takes no blocks behind it.
   const size_t tail = static_cast<size_t>(n_tokens_ / block_tokens);
   const bool copy_tail = tail < n_held && blocks_[tail].use_count() > 1;
+  // A fork that was saved and destroyed on another thread has read rows that may now be written: giving up a reference
+  // of our own comes after its giving up, which looking at the count alone does not.
+  if (tail < n_held && !copy_tail) std::shared_ptr<KvBlock>(blocks_[tail]).reset();
 
   std::vector<std::shared_ptr<KvBlock>> added;
   LS_RETURN_IF_ERROR(AllocateBlocks(n_blocks - n_held + (copy_tail ? 1 : 0), &added));

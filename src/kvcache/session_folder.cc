@@ -37,7 +37,8 @@ Result<std::string> SessionFileName(std::string_view id) {
     return Status(StatusCode::kInvalidArgument, "a session's id has 1 to " + std::to_string(kMaxSessionIdBytes) +
                                                     " bytes, not " + std::to_string(id.size()));
   }
-  const bool has_control = std::ranges::any_of(id, [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; });
+  const bool has_control =
+      std::ranges::any_of(id, [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; });
   if (has_control || !IsValidUtf8(id))
     return Status(StatusCode::kInvalidArgument, "a session's id is UTF-8 text without control characters");
   std::string name;
@@ -105,9 +106,9 @@ Status SessionFolder::MakeRoom(const std::string& name, uint64_t file_bytes) {
     can_go += file.bytes;
   }
   if (file_bytes > budget_bytes_ || others - can_go > budget_bytes_ - file_bytes) {
-    return Status(StatusCode::kResourceExhausted,
-                  "the sessions' disk budget is " + FormatBytes(budget_bytes_) + ": this one needs " +
-                      FormatBytes(file_bytes) + ", and pinned ones take " + FormatBytes(others - can_go));
+    return Status(StatusCode::kResourceExhausted, "the sessions' disk budget is " + FormatBytes(budget_bytes_) +
+                                                      ": this one needs " + FormatBytes(file_bytes) +
+                                                      ", and pinned ones take " + FormatBytes(others - can_go));
   }
   std::ranges::sort(candidates, {}, &File::last_used_unix_ms);
   for (const File& file : candidates) {

@@ -17,8 +17,8 @@ namespace loopserve {
 
 inline constexpr size_t kMaxSessionIdBytes = 512;
 
-/// The name of an id's file: letters, digits, "-" and "_" of its beginning, for people, and its SHA-256. kInvalidArgument
-/// for ids that are empty, longer than kMaxSessionIdBytes, not UTF-8, or have control characters.
+/// The name of an id's file: letters, digits, "-" and "_" of its beginning, for people, and its SHA-256.
+/// kInvalidArgument for ids that are empty, longer than kMaxSessionIdBytes, not UTF-8, or have control characters.
 Result<std::string> SessionFileName(std::string_view id);
 
 struct StoredSnapshot {

@@ -1,7 +1,7 @@
-// The bytes of a stored dialogue: docs/snapshot_format.md describes them one by one. A file is two header slots, of which
-// the newest valid one counts, and regions that a table names; nothing that a valid slot refers to is written again.
-// Here are its parts and their checks; snapshot_reader.h and snapshot_writer.h are the files.
-// Thread rule: pure functions.
+// The bytes of a stored dialogue: docs/snapshot_format.md describes them one by one. A file is two header slots, of
+// which the newest valid one counts, and regions that a table names; nothing that a valid slot refers to is written
+// again. Here are its parts and their checks; snapshot_reader.h and snapshot_writer.h are the files. Thread rule: pure
+// functions.
 #pragma once
 
 #include <array>

@@ -98,7 +98,8 @@ Result<std::vector<std::byte>> SnapshotReader::ReadBytes(const Region& region) c
     LS_RETURN_IF_ERROR(ReadInto(region, std::array{std::span(bytes)}));
     return bytes;
   } catch (const std::bad_alloc&) {
-    return Status(StatusCode::kResourceExhausted, shown_ + ": no memory for " + std::to_string(region.bytes) + " bytes");
+    return Status(StatusCode::kResourceExhausted,
+                  shown_ + ": no memory for " + std::to_string(region.bytes) + " bytes");
   }
 }
 

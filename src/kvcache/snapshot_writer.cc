@@ -2,118 +2,23 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <array>
 #include <chrono>
-#include <map>
 #include <new>
 #include <optional>
-#include <tuple>
 #include <utility>
 
 #include "src/base/check.h"
 #include "src/base/errno_status.h"
+#include "src/kvcache/snapshot_plan.h"
 #include "src/kvcache/snapshot_reader.h"
 
 namespace loopserve {
 namespace {
 
-/// Pieces of one block of tokens in a file: when a turn would add one more, they are written anew as one. Each is read
-/// in runs of its rows, and short runs are slow.
-constexpr int kMostPiecesOfBlock = 8;
 /// What is no longer referred to may take this much, and half of what is referred to besides, before the file is
 /// written anew.
 constexpr uint64_t kTolerableGarbageBytes = uint64_t{16} << 20;
-
-uint64_t BytesOf(const RegionSource& source) {
-  uint64_t bytes = 0;
-  for (const auto& part : source.parts) bytes += part.size();
-  return bytes;
-}
-
-ContentHash HashOfParts(const std::vector<std::span<const std::byte>>& parts) {
-  if (parts.size() == 1) return HashOf(parts[0]);
-  ContentHasher hasher;
-  for (const auto& part : parts) hasher.Update(part);
-  return hasher.Finish();
-}
-
-RegionSource RowsSource(const KvCache& cache, int64_t first, int64_t n) {
-  return {RegionKind::kKeysAndValues, static_cast<uint64_t>(first), static_cast<uint64_t>(n), cache.RowRuns(first, n)};
-}
-
-/// A region of the new state, and where its bytes come from if the file does not have them.
-struct Planned {
-  Region region;
-  std::optional<RegionSource> source;
-};
-
-/// Pieces of rows [first, n_tokens), each within a block.
-void PlanRows(const KvCache& cache, int64_t first, std::vector<Planned>* plan) {
-  const int64_t block = cache.layout().block_tokens;
-  while (first < cache.n_tokens()) {
-    const int64_t n = std::min(cache.n_tokens(), (first / block + 1) * block) - first;
-    plan->push_back({{}, RowsSource(cache, first, n)});
-    first += n;
-  }
-}
-
-/// Rows that the old state has too, by their checksums, and then the others. The old state's pieces need not be those
-/// of this dialogue: whatever differs from some piece on is written.
-void PlanRowsAfter(const std::vector<Region>& old, const KvCache& cache, std::vector<Planned>* plan) {
-  const int64_t block = cache.layout().block_tokens;
-  std::map<uint64_t, const Region*> pieces;
-  for (const Region& region : old) {
-    if (region.kind == RegionKind::kKeysAndValues) pieces.emplace(region.first, &region);
-  }
-  int64_t next = 0;
-  int pieces_of_block = 0;
-  for (auto it = pieces.find(0); it != pieces.end(); it = pieces.find(static_cast<uint64_t>(next))) {
-    const Region& piece = *it->second;
-    const int64_t in_block = block - next % block;
-    if (piece.count < 1 || piece.count > static_cast<uint64_t>(std::min(in_block, cache.n_tokens() - next))) break;
-    const RegionSource rows = RowsSource(cache, next, static_cast<int64_t>(piece.count));
-    if (BytesOf(rows) != piece.bytes || HashOfParts(rows.parts) != piece.hash) break;
-    plan->push_back({piece, std::nullopt});
-    pieces_of_block = next % block == 0 ? 1 : pieces_of_block + 1;
-    next += static_cast<int64_t>(piece.count);
-  }
-  const bool is_torn_block = next % block != 0 && next < cache.n_tokens();
-  if (is_torn_block && pieces_of_block >= kMostPiecesOfBlock) {
-    plan->resize(plan->size() - static_cast<size_t>(pieces_of_block));
-    next = next / block * block;
-  }
-  PlanRows(cache, next, plan);
-}
-
-void PlanOthers(const std::vector<Region>& old, const SnapshotContent& content, std::vector<Planned>* plan) {
-  std::map<std::tuple<RegionKind, uint64_t, uint64_t>, const Region*> known;
-  for (const Region& region : old) known.emplace(std::tuple(region.kind, region.first, region.count), &region);
-  for (const RegionSource& source : content.regions) {
-    const auto it = known.find({source.kind, source.first, source.count});
-    const bool kept =
-        it != known.end() && it->second->bytes == BytesOf(source) && it->second->hash == HashOfParts(source.parts);
-    if (kept) {
-      plan->push_back({*it->second, std::nullopt});
-    } else {
-      plan->push_back({{}, source});
-    }
-  }
-}
-
-uint64_t TableBytes(const std::vector<Planned>& plan) { return plan.size() * kRegionEntryBytes; }
-
-uint64_t BytesToWrite(const std::vector<Planned>& plan) {
-  uint64_t bytes = TableBytes(plan);
-  for (const Planned& planned : plan) bytes += planned.source ? BytesOf(*planned.source) : 0;
-  return bytes;
-}
-
-uint64_t LiveBytes(const std::vector<Planned>& plan) {
-  uint64_t bytes = kSlotsBytes + TableBytes(plan);
-  for (const Planned& planned : plan) bytes += planned.source ? BytesOf(*planned.source) : planned.region.bytes;
-  return bytes;
-}
 
 int64_t UnixMs() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -127,13 +32,12 @@ class Writer {
       : ops_(*folder.ops), fd_(fd), shown_(std::move(shown)) {}
 
   /// Writes what is missing from byte `end` on, and the table; `header` says afterwards where.
-  Status WriteRegions(std::vector<Planned>& plan, uint64_t end, SnapshotHeader* header) {
+  Status WriteRegions(SnapshotPlan& plan, uint64_t end, SnapshotHeader* header) {
     std::vector<Region> regions;
     for (Planned& planned : plan) {
       if (planned.source) {
         const RegionSource& source = *planned.source;
-        planned.region = {source.kind,     source.first, source.count, end,
-                          BytesOf(source), HashOfParts(source.parts)};
+        planned.region = {source.kind, source.first, source.count, end, BytesOf(source), HashOfParts(source.parts)};
         LS_RETURN_IF_ERROR(WriteAllAt(ops_, fd_, source.parts, end, shown_));
         end += planned.region.bytes;
       }
@@ -206,8 +110,7 @@ Result<OldFile> OpenOld(const SnapshotFolder& folder, const std::string& name) {
   return old;
 }
 
-Status WriteNewFile(const SnapshotFolder& folder, const std::string& name, std::vector<Planned>& plan,
-                    SnapshotHeader* header) {
+Status WriteNewFile(const SnapshotFolder& folder, const std::string& name, SnapshotPlan& plan, SnapshotHeader* header) {
   const std::string temporary = TemporaryNameOf(name);
   FileOps& ops = *folder.ops;
   ops.UnlinkAt(folder.fd.get(), temporary.c_str());  // of a process that died: nobody else writes here now
@@ -241,23 +144,20 @@ Result<SnapshotWriteStats> Write(const SnapshotFolder& folder, const std::string
   header.n_tokens = static_cast<uint64_t>(content.cache->n_tokens());
   header.saved_unix_ms = UnixMs();
   header.generation = 1;
-  std::vector<Planned> plan;
+  SnapshotPlan plan;
   SnapshotWriteStats stats;
   if (old.reader) {
     header.generation = old.reader->header().generation + 1;
     header.pinned = old.reader->header().pinned;
     if (old.reader->header().key == content.key) {
-      PlanRowsAfter(old.reader->regions(), *content.cache, &plan);
-      PlanOthers(old.reader->regions(), content, &plan);
+      plan = PlanSnapshot(old.reader->regions(), content);
       stats.file_bytes = old.reader->header().file_bytes + BytesToWrite(plan);
       const uint64_t live = LiveBytes(plan);
       stats.appended = stats.file_bytes - live <= live / 2 + kTolerableGarbageBytes && plan.size() <= kMaxRegions;
     }
   }
   if (!stats.appended) {
-    plan.clear();
-    PlanRows(*content.cache, 0, &plan);
-    PlanOthers({}, content, &plan);
+    plan = PlanSnapshot({}, content);
     stats.file_bytes = LiveBytes(plan);
     if (plan.size() > kMaxRegions) return Status(StatusCode::kInvalidArgument, "the dialogue is too long to be saved");
   }

@@ -1,11 +1,11 @@
 // Writes a dialogue to its file so that a crash at any moment leaves the old state or the new one.
 //
 // A file that holds an earlier state of the same dialogue is appended to: regions that it has already, by their
-// checksums, stay where they are; new ones and a table go behind its committed end and are synced; then the other header
-// slot is written and synced, which is the moment when the new state counts. Otherwise, and where more than a third of
-// the file would be regions that nobody refers to, a new file is written beside it, synced, renamed over it, and the
-// folder synced (docs/decisions/0007-snapshots.md).
-// Thread rule: one writer at a time in a folder (FolderLock); the cache and the parts must not change meanwhile.
+// checksums, stay where they are; new ones and a table go behind its committed end and are synced; then the other
+// header slot is written and synced, which is the moment when the new state counts. Otherwise, and where more than a
+// third of the file would be regions that nobody refers to, a new file is written beside it, synced, renamed over it,
+// and the folder synced (docs/decisions/0007-snapshots.md). Thread rule: one writer at a time in a folder (FolderLock);
+// the cache and the parts must not change meanwhile.
 #pragma once
 
 #include <cstdint>
