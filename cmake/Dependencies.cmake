@@ -6,6 +6,11 @@ find_package(PkgConfig REQUIRED)
 # Not through its CMake files: Debian's want command line tools that nothing here needs.
 pkg_check_modules(libzip REQUIRED IMPORTED_TARGET GLOBAL libzip)
 find_package(prometheus-cpp CONFIG REQUIRED)
+find_library(XXHASH_LIBRARY xxhash REQUIRED)
+find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
+add_library(xxhash::xxhash UNKNOWN IMPORTED GLOBAL)
+set_target_properties(xxhash::xxhash PROPERTIES IMPORTED_LOCATION ${XXHASH_LIBRARY}
+                      INTERFACE_INCLUDE_DIRECTORIES ${XXHASH_INCLUDE_DIR})
 find_package(CLI11 QUIET)
 find_path(CLI11_INCLUDE_DIR CLI/CLI.hpp REQUIRED)
 find_package(hwy QUIET CONFIG)

@@ -47,7 +47,7 @@ LIBRARIES = [
     (r"zip\.h", {"src/fetch"}),
     (r"prometheus/.*", {"src/server"}),
     (r"spdlog/.*|CLI/.*|png\.h", {"src/cli"}),
-    (r"openssl/.*", {"src/base"}),
+    (r"openssl/.*|xxhash\.h", {"src/base"}),
     (r"sqlite3\.h", {"eval"}),
     (r"hwy/.*", {"src/kernels", "src/model", "src/selection", "src/engine"}),
     (r"(oneapi/)?dnnl.*", {"src/model", "src/kernels", "bench"}),

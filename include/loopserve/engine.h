@@ -164,6 +164,7 @@ using LogitsCallback = std::function<void(int64_t position, std::span<const floa
 class AnswerImpl;
 class SessionImpl;
 class EngineImpl;
+struct SessionAccess;
 
 /// An answer that is written in steps of one token, so that one thread can write several in turn. Until it is
 /// destroyed its session must live and must not be changed (Session may be moved, forked and looked at).
@@ -220,7 +221,8 @@ class Session {
   Result<GenerationStats> Replay(std::span<const Token> answer, const RunControl& control = {},
                                  const LogitsCallback& on_logits = {});
 
-  /// A second dialogue with the same past, sharing the KV blocks they have in common.
+  /// A second dialogue with the same past, sharing the KV blocks they have in common. What reads the fork alone
+  /// (loopserve/session_store.h saves it) may do so on another thread while this one goes on.
   Session Fork() const;
 
   /// A dialogue under another policy with the same past, as if that policy had read it: bit for bit what a session of
@@ -233,6 +235,7 @@ class Session {
   /// Errors: kInvalidArgument says which of these does not; kResourceExhausted.
   Result<Session> Fork(const Policy& policy) const;
 
+  const Policy& policy() const;
   /// The tokens whose KV is held.
   std::span<const Token> tokens() const;
   /// Logits after the last token, f32 [n_vocab]; empty before the first Sync and after a failed one.
@@ -242,6 +245,7 @@ class Session {
   size_t exclusive_kv_bytes() const;
 
  private:
+  friend struct SessionAccess;
   std::unique_ptr<SessionImpl> impl_;
 };
 
@@ -279,6 +283,7 @@ class Engine {
                                         std::span<const Token> held = {}) const;
 
  private:
+  friend struct SessionAccess;
   std::shared_ptr<EngineImpl> impl_;
 };
 

@@ -31,7 +31,8 @@ std::string Trim(const std::string& text) {
 ChatLoop::ChatLoop(Conversation& conversation, LineSource& in, std::ostream& out, std::ostream& notes,
                    ChatOptions options)
     : conversation_(conversation), in_(in), out_(out), notes_(notes), options_(std::move(options)) {
-  if (!options_.system.empty()) messages_.push_back({"system", options_.system});
+  messages_ = std::move(options_.past);
+  if (!options_.system.empty()) SetSystem(options_.system);
 }
 
 void ChatLoop::Prompt(const char* prompt) {
@@ -145,6 +146,7 @@ Status ChatLoop::TakeTurn(const std::string& text) {
   out_ << "\n" << std::flush;
   messages_.push_back({"assistant", turn->generation.text});
   turn_lines_.push_back(FormatTurn(*turn));
+  if (options_.save) LS_RETURN_IF_ERROR(options_.save(messages_));
   const StopReason reason = turn->generation.stop_reason;
   if (reason == StopReason::kCancelled && !options_.interactive) return Status(StatusCode::kCancelled, "interrupted");
   if (reason == StopReason::kCancelled) notes_ << "(stopped)\n";

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <functional>
 #include <ostream>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,10 @@ struct ChatOptions {
   std::string system;
   bool interactive = true;  ///< prompts and hints; errors of a turn do not end the program
   const std::atomic<bool>* interrupt = nullptr;
-  std::function<void()> clear_interrupt;      ///< called before and after each turn
-  std::function<void(double)> show_progress;  ///< share of the prompt that was read; 1 when done
+  std::function<void()> clear_interrupt;                     ///< called before and after each turn
+  std::function<void(double)> show_progress;                 ///< share of the prompt that was read; 1 when done
+  std::vector<ChatMessage> past;                             ///< messages of a stored dialogue that goes on
+  std::function<Status(std::span<const ChatMessage>)> save;  ///< called after each turn with all messages
 };
 
 class ChatLoop {

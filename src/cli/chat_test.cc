@@ -171,6 +171,29 @@ TEST(ChatTest, ASavedDialogueCanBeReadBack) {
   EXPECT_EQ((*dialogues)[0].turns[1].reference, std::vector<std::string>{"echo: two"});
 }
 
+TEST(ChatTest, AStoredDialogueGoesOnAndEveryTurnIsSaved) {
+  FakeConversation conversation;
+  std::vector<size_t> saved;
+  ChatOptions options;
+  options.past = {{"system", "old"}, {"user", "before"}, {"assistant", "yes"}};
+  options.system = "new";
+  options.save = [&](std::span<const ChatMessage> messages) {
+    saved.push_back(messages.size());
+    return Status::Ok();
+  };
+  ASSERT_TRUE(Play(conversation, {"one", "two"}, false, options).status.ok());
+  ASSERT_EQ(conversation.asked[0].size(), 4u);
+  EXPECT_EQ(conversation.asked[0][0].content, "new");
+  EXPECT_EQ(conversation.asked[0][1].content, "before");
+  EXPECT_EQ(saved, (std::vector<size_t>{5, 7}));
+  options.save = [](std::span<const ChatMessage>) { return Status(StatusCode::kResourceExhausted, "disk full"); };
+  FakeConversation other;
+  EXPECT_EQ(Play(other, {"one", "two"}, false, options).status.code(), StatusCode::kResourceExhausted);
+  const ChatRun run = Play(other, {"one", "two"}, true, options);
+  EXPECT_TRUE(run.status.ok()) << "at the terminal it is said, and the chat goes on";
+  EXPECT_THAT(run.notes, HasSubstr("disk full"));
+}
+
 TEST(ChatTest, AClosedOutputEndsIt) {
   FakeConversation conversation;
   ScriptedLines in({"one", "two"});

@@ -49,6 +49,12 @@ class EngineConversation : public Conversation {
     session_ = engine_->NewSession(policy_);
     reading_.reset();
   }
+  /// Goes on with a stored session, and under its policy.
+  void Resume(Session session) {
+    policy_ = session.policy();
+    session_ = std::move(session);
+    reading_.reset();
+  }
   const ModelInfo& model() const override { return engine_->model(); }
   int64_t held_tokens() const override { return static_cast<int64_t>(session_.tokens().size()); }
   size_t kv_bytes() const override { return session_.kv_bytes(); }

@@ -8,6 +8,7 @@
 #include "src/cli/interrupt.h"
 #include "src/cli/model_options.h"
 #include "src/cli/sampling_options.h"
+#include "src/cli/saved_dialogue.h"
 #include "src/cli/status_line.h"
 #include "src/cli/turn_report.h"
 
@@ -23,7 +24,21 @@ struct RunCommand {
   std::string dialogue_path;
   std::string json_path;
   bool quiet = false;
+  std::string resume, save;  ///< stored dialogues; empty: none
+  std::string sessions_dir;
+  bool policy_given = false;
 };
+
+/// What --resume names, once for all dialogues: each goes on from a fork of it.
+Result<std::optional<ResumedDialogue>> ResumePast(const RunCommand& command, const Policy& policy,
+                                                  const Engine& engine) {
+  if (command.resume.empty()) return std::optional<ResumedDialogue>();
+  LS_ASSIGN_OR_RETURN(const SavedDialogue saved, SavedDialogue::Open(command.resume, command.sessions_dir));
+  LS_ASSIGN_OR_RETURN(auto resumed, Resume(saved, engine, command.policy_given ? std::optional(policy) : std::nullopt));
+  if (!resumed) return Status(StatusCode::kNotFound, "there is no stored dialogue '" + command.resume + "'");
+  if (!resumed->note.empty()) std::cerr << "loopserve: note: " << OnOneLine(resumed->note) << "\n";
+  return resumed;
+}
 
 // The end of a long message is shown: there the question stands.
 std::string ShortenForPeople(const std::string& text) {
@@ -36,8 +51,8 @@ std::string ShortenForPeople(const std::string& text) {
 // Plays one dialogue. Its turns and its error, if any, go into `report`.
 Status PlayDialogue(const eval::WrittenDialogue& dialogue, Conversation& conversation,
                     const DialogueRunOptions& options, Json* report) {
-  std::vector<ChatMessage> messages;
-  if (!dialogue.system.empty()) messages.push_back({"system", dialogue.system});
+  std::vector<ChatMessage> messages = options.past;
+  if (messages.empty() && !dialogue.system.empty()) messages.push_back({"system", dialogue.system});
   Json turns = Json::array();
   Status status;
   for (size_t i = 0; i < dialogue.turns.size() && status.ok(); ++i) {
@@ -58,6 +73,10 @@ Status PlayDialogue(const eval::WrittenDialogue& dialogue, Conversation& convers
       messages.push_back({"assistant", turn->generation.text});
       if (turn->generation.stop_reason == StopReason::kCancelled)
         status = Status(StatusCode::kCancelled, "interrupted");
+      if (options.save) {
+        const Status saved = options.save(conversation, messages);
+        if (status.ok()) status = saved;
+      }
     }
     if (out == nullptr) continue;
     *out << "\n" << (turn.ok() ? "[" + FormatTurn(*turn) + "]" : "[error: " + status.message() + "]") << "\n\n";
@@ -75,6 +94,14 @@ Status Run(const RunCommand& command) {
                       eval::ReadDialogueFile(command.dialogue_path));
   // Everything that can be known to fail is tried before the model computes for minutes.
   if (!command.json_path.empty()) LS_RETURN_IF_ERROR(CheckJsonPath(command.json_path));
+  if (!command.save.empty() && dialogues.size() != 1) {
+    return Status(StatusCode::kInvalidArgument,
+                  "--save stores one dialogue, and the file has " + std::to_string(dialogues.size()));
+  }
+  std::optional<SavedDialogue> target;
+  if (!command.save.empty()) {
+    LS_ASSIGN_OR_RETURN(target, SavedDialogue::Open(command.save, command.sessions_dir));
+  }
   LS_ASSIGN_OR_RETURN(const std::shared_ptr<Engine> engine, OpenEngine(command.model));
   if (!engine->model().has_chat_template) {
     std::cerr << "loopserve: note: this model has no chat template; it continues the plain text\n";
@@ -88,13 +115,24 @@ Status Run(const RunCommand& command) {
     if (fraction >= 1) return status_line.Clear();
     status_line.Show("reading " + ProgressBar(fraction, 30) + " " + FormatFixed(fraction * 100, 0) + "%");
   };
-  DialogueRunResult result = RunDialogues(
-      dialogues, [&] { return std::make_unique<EngineConversation>(engine, policy); }, options);
+  LS_ASSIGN_OR_RETURN(const std::optional<ResumedDialogue> resumed, ResumePast(command, policy, *engine));
+  if (resumed) options.past = resumed->messages;
+  if (target) {
+    options.save = [&](const Conversation& conversation, std::span<const ChatMessage> messages) {
+      return target->Save(static_cast<const EngineConversation&>(conversation).session(), messages);
+    };
+  }
+  const auto make_conversation = [&] {
+    auto conversation = std::make_unique<EngineConversation>(engine, policy);
+    if (resumed && resumed->session) conversation->Resume(resumed->session->Fork());
+    return conversation;
+  };
+  DialogueRunResult result = RunDialogues(dialogues, make_conversation, options);
   status_line.Clear();
   if (!command.json_path.empty()) {
     const ModelInfo& model = engine->model();
     const Json document = {{"model", model.description},
-                           {"policy", policy.ToString()},
+                           {"policy", (resumed && resumed->session ? resumed->session->policy() : policy).ToString()},
                            {"threads", model.threads},
                            {"dialogues", std::move(result.dialogues)}};
     LS_RETURN_IF_ERROR(WriteJson(command.json_path, document));
@@ -138,8 +176,15 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
       ->required();
   sub->add_option("--json", command->json_path, "report file; -: stdout, with nothing else there");
   sub->add_flag("--quiet", command->quiet, "do not show the dialogues");
+  sub->add_option("--resume", command->resume,
+                  "every dialogue goes on from this stored one: a name, or a file (NAME.lssnap)");
+  sub->add_option("--save", command->save, "saves the one dialogue here after each turn");
+  AddSessionsDirOption(*sub, &command->sessions_dir);
   AddSamplingOptions(*sub, &command->sampling);
-  sub->callback([command, &context] { context.action = [command] { return Run(*command); }; });
+  sub->callback([command, sub, &context] {
+    command->policy_given = sub->count("--policy") + sub->count("--quality") > 0;
+    context.action = [command] { return Run(*command); };
+  });
 }
 
 }  // namespace loopserve

@@ -7,6 +7,7 @@
 #include <ostream>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "eval/dialogue_file.h"
 #include "loopserve/sampling.h"
@@ -20,6 +21,9 @@ struct DialogueRunOptions {
   /// Where the dialogue and its figures are shown; null: nowhere.
   std::ostream* out = nullptr;
   RunControl control;
+  std::vector<ChatMessage> past;  ///< messages of a stored dialogue that every dialogue goes on from
+  /// Called after each turn with all messages.
+  std::function<Status(const Conversation&, std::span<const ChatMessage>)> save;
 };
 
 struct DialogueRunResult {

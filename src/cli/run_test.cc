@@ -83,6 +83,26 @@ TEST(RunTest, AnInterruptEndsTheRunAndKeepsWhatIsDone) {
   EXPECT_EQ(result.dialogues[0]["error"], "interrupted");
 }
 
+TEST(RunTest, EveryDialogueGoesOnFromTheStoredOneAndTurnsAreSaved) {
+  const std::vector<eval::WrittenDialogue> dialogues = TwoDialogues();
+  DialogueRunOptions options;
+  options.past = {{"system", "old"}, {"user", "before"}, {"assistant", "yes"}};
+  std::vector<std::string> saved;
+  options.save = [&](const Conversation&, std::span<const ChatMessage> messages) {
+    saved.push_back(messages[0].content + std::to_string(messages.size()));
+    return Status::Ok();
+  };
+  RunDialogues(std::span(dialogues).first(1), FailsOnBad, options);
+  EXPECT_EQ(saved, (std::vector<std::string>{"old5", "old7"}));
+  options.save = [](const Conversation&, std::span<const ChatMessage>) {
+    return Status(StatusCode::kResourceExhausted, "disk full");
+  };
+  const DialogueRunResult result = RunDialogues(std::span(dialogues).first(1), FailsOnBad, options);
+  EXPECT_EQ(result.failed, 1);
+  EXPECT_EQ(result.dialogues[0]["error"], "disk full");
+  EXPECT_EQ(result.dialogues[0]["turns"].size(), 1u);
+}
+
 TEST(RunTest, AClosedOutputEndsTheRun) {
   std::ostringstream out;
   out.setstate(std::ios::badbit);

@@ -8,11 +8,17 @@
 #include "ggml.h"
 #include "src/engine/engine_impl.h"
 #include "src/engine/session_impl.h"
+#include "src/gguf/fingerprint.h"
 
 namespace loopserve {
 namespace {
 
 constexpr int kMaxThreads = 512;
+
+/// Count it up with every change after which the same tokens give other keys and values, queries, codes or logits by
+/// more than the order of sums, or after which a policy's specification means other settings: stored sessions of before
+/// are then read again from their text.
+constexpr uint32_t kArithmetic = 1;
 
 /// Physical cores, from the (package, core) pairs that Linux lists; hardware threads where it does not say.
 int PhysicalCores() {
@@ -100,6 +106,24 @@ void EngineImpl::Describe(const EngineOptions& options) {
   info_.linear_path = forward_->linear_path();
   info_.threads = threads_->n_threads();
   info_.n_layer_parameters = model_->n_layer_parameters();
+}
+
+const SnapshotKey& EngineImpl::snapshot_key() const {
+  std::call_once(snapshot_key_made_, [&] {
+    const HyperParams& p = params();
+    snapshot_key_.model = ModelFingerprint(model_->file());
+    snapshot_key_.tokenizer = TokenizerFingerprint(model_->file());
+    snapshot_key_.kv_type = static_cast<uint32_t>(kv_layout_.type);
+    snapshot_key_.linear_path = static_cast<uint32_t>(info_.linear_path);
+    snapshot_key_.arithmetic = kArithmetic;
+    snapshot_key_.n_layers = static_cast<uint32_t>(p.n_layers);
+    snapshot_key_.n_kv_heads = static_cast<uint32_t>(p.n_kv_heads);
+    snapshot_key_.head_dim = static_cast<uint32_t>(p.head_dim);
+    snapshot_key_.n_heads = static_cast<uint32_t>(p.n_heads);
+    snapshot_key_.n_vocab = static_cast<uint32_t>(p.n_vocab);
+    snapshot_key_.block_tokens = static_cast<uint32_t>(kv_layout_.block_tokens);
+  });
+  return snapshot_key_;
 }
 
 Engine::Engine(std::shared_ptr<EngineImpl> impl) : impl_(std::move(impl)) {}

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 
 #include "loopserve/engine.h"
 #include "src/kvcache/kv_cache.h"
+#include "src/kvcache/snapshot_format.h"
 #include "src/model/compute_threads.h"
 #include "src/model/forward.h"
 #include "src/model/model.h"
@@ -21,7 +23,10 @@ class EngineImpl {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const KvLayout& kv_layout() const { return kv_layout_; }
   const std::shared_ptr<KvBudget>& kv_budget() const { return kv_budget_; }
+  const HyperParams& params() const { return model_->params(); }
   Forward& forward() { return *forward_; }
+  /// What stored sessions must have in common with this engine. Thread-safe; made when it is first asked for.
+  const SnapshotKey& snapshot_key() const;
 
  private:
   EngineImpl() = default;
@@ -36,6 +41,8 @@ class EngineImpl {
   KvLayout kv_layout_;
   std::shared_ptr<KvBudget> kv_budget_;
   ModelInfo info_;
+  mutable std::once_flag snapshot_key_made_;
+  mutable SnapshotKey snapshot_key_;
 };
 
 }  // namespace loopserve

@@ -7,6 +7,7 @@
 #include "src/engine/session_impl.h"
 #include "src/engine/text_stream.h"
 #include "src/model/evictor.h"
+#include "src/model/dialogue_snapshot.h"
 #include "src/session/prefix.h"
 
 namespace loopserve {
@@ -52,6 +53,17 @@ SessionImpl::SessionImpl(const SessionImpl& other)
       read_at_once_(other.read_at_once_) {}
 
 std::unique_ptr<SessionImpl> SessionImpl::Fork() const { return std::unique_ptr<SessionImpl>(new SessionImpl(*this)); }
+
+Status SessionImpl::Fill(const SnapshotReader& reader, std::vector<Token> tokens, std::vector<float> logits) {
+  Status status = Check(tokens);
+  // What is no user's mistake: a file named these tokens.
+  if (status.code() == StatusCode::kInvalidArgument) status = Status(StatusCode::kCorruptData, status.message());
+  LS_RETURN_IF_ERROR(status);
+  LS_RETURN_IF_ERROR(ReadDialogue(reader, engine_->params(), &dialogue_));
+  tokens_ = std::move(tokens);
+  logits_ = std::move(logits);
+  return Status::Ok();
+}
 
 Status SessionImpl::Check(std::span<const Token> prompt, size_t before) const {
   const ModelInfo& model = engine_->info();
@@ -200,6 +212,7 @@ Result<GenerationStats> Session::Replay(std::span<const Token> answer, const Run
 }
 
 Session Session::Fork() const { return Session(impl_->Fork()); }
+const Policy& Session::policy() const { return impl_->policy(); }
 std::span<const Token> Session::tokens() const { return impl_->tokens(); }
 std::span<const float> Session::logits() const { return impl_->logits(); }
 size_t Session::kv_bytes() const { return impl_->cache().referenced_bytes(); }

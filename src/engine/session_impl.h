@@ -9,6 +9,7 @@
 
 #include "loopserve/engine.h"
 #include "src/engine/engine_impl.h"
+#include "src/kvcache/snapshot_reader.h"
 #include "src/model/dialogue.h"
 
 namespace loopserve {
@@ -30,10 +31,17 @@ class SessionImpl {
                                  const LogitsCallback& on_logits);
   std::unique_ptr<SessionImpl> Fork() const;
   Result<std::unique_ptr<SessionImpl>> Fork(const Policy& policy) const;
+  /// Makes this new session what a file says: these tokens, their logits and the dialogue in `reader`. kContextLength,
+  /// kCorruptData, and the errors of ReadDialogue; the session is then still a new one.
+  Status Fill(const SnapshotReader& reader, std::vector<Token> tokens, std::vector<float> logits);
 
+  /// kInvalidArgument while a prompt is being read.
+  Status CheckIdle() const;
+  const EngineImpl& engine() const { return *engine_; }
+  const Dialogue& dialogue() const { return dialogue_; }
+  const Policy& policy() const { return dialogue_.policy; }
   std::span<const Token> tokens() const { return tokens_; }
   std::span<const float> logits() const { return logits_; }
-  const EngineImpl& engine() const { return *engine_; }
   const KvCache& cache() const { return dialogue_.cache; }
 
  private:
@@ -48,7 +56,6 @@ class SessionImpl {
                 ForwardStats* stats);
   /// n_same: tokens that stand there as they are wanted, where one of them is only computed anew.
   void Rewind(int64_t n_tokens, int64_t n_same);
-  Status CheckIdle() const;
   Status CheckCanAnswer() const;
 
   std::shared_ptr<EngineImpl> engine_;

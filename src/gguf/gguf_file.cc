@@ -1,5 +1,6 @@
 #include "src/gguf/gguf_file.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -118,6 +119,19 @@ Result<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path) {
   }
   LS_RETURN_IF_ERROR(state.MakeTensors());
   return file;
+}
+
+std::span<const uint8_t> GgufFile::header_bytes() const {
+  uint64_t end = file_bytes();
+  for (const GgufTensorInfo& info : state_->header.tensors) end = std::min(end, info.file_offset);
+  return state_->mapping->bytes().first(static_cast<size_t>(end));
+}
+
+void GgufFile::ForEachKey(std::string_view prefix,
+                          const std::function<void(std::string_view, std::span<const uint8_t>)>& body) const {
+  for (const auto& [key, value] : state_->header.values) {
+    if (key.starts_with(prefix)) body(key, {value.data, value.size_bytes});
+  }
 }
 
 const std::string& GgufFile::path() const { return state_->path; }

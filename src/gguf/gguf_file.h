@@ -6,8 +6,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,6 +52,12 @@ class GgufFile {
   // The same for keys that must be there: a missing one is kCorruptData naming it. Range inclusive.
   Result<uint64_t> RequireUint(std::string_view key, uint64_t min, uint64_t max) const;
   Result<double> RequireFloat(std::string_view key) const;
+
+  /// Everything before the first tensor's data.
+  std::span<const uint8_t> header_bytes() const;
+  /// Calls body with every key that begins with `prefix`, in alphabetical order, and its value's bytes in the file.
+  void ForEachKey(std::string_view prefix,
+                  const std::function<void(std::string_view key, std::span<const uint8_t> value)>& body) const;
 
   /// The tensor with this name, or null. Its data points into the mapping; never write to it.
   ggml_tensor* FindTensor(std::string_view name) const;

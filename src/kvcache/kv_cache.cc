@@ -128,6 +128,9 @@ Status KvCache::ReserveTokens(int64_t n_new) {
   // Only the block in which n_tokens_ lies can be shared and be written: Fork takes no blocks behind it.
   const size_t tail = static_cast<size_t>(n_tokens_ / block_tokens);
   const bool copy_tail = tail < n_held && blocks_[tail].use_count() > 1;
+  // A fork that was saved and destroyed on another thread has read rows that may now be written: giving up a reference
+  // of our own comes after its giving up, which looking at the count alone does not.
+  if (tail < n_held && !copy_tail) std::shared_ptr<KvBlock>(blocks_[tail]).reset();
 
   std::vector<std::shared_ptr<KvBlock>> added;
   LS_RETURN_IF_ERROR(AllocateBlocks(n_blocks - n_held + (copy_tail ? 1 : 0), &added));
@@ -227,6 +230,32 @@ KvHeadView KvCache::View(int layer, int kv_head, int64_t n_keys) const {
   view.key_offset_bytes = segment_bytes * (static_cast<size_t>(layer) * 2 * layout_.n_kv_heads + kv_head);
   view.value_offset_bytes = view.key_offset_bytes + segment_bytes * layout_.n_kv_heads;
   return view;
+}
+
+template <typename Byte>
+std::vector<std::span<Byte>> KvCache::RunsOf(int64_t first, int64_t n) const {
+  const int64_t row = first % layout_.block_tokens;
+  LS_CHECK(first >= 0 && n >= 1 && row + n <= layout_.block_tokens);
+  std::byte* block = block_data_[static_cast<size_t>(first / layout_.block_tokens)];
+  if (n == layout_.block_tokens) return {std::span<Byte>(block, layout_.block_bytes())};
+  const size_t row_bytes = layout_.row_bytes();
+  const size_t segment_bytes = row_bytes * layout_.block_tokens;
+  std::vector<std::span<Byte>> runs;
+  runs.reserve(layout_.block_bytes() / segment_bytes);
+  for (size_t offset = 0; offset < layout_.block_bytes(); offset += segment_bytes) {
+    runs.emplace_back(block + offset + row_bytes * row, row_bytes * n);
+  }
+  return runs;
+}
+
+std::vector<std::span<const std::byte>> KvCache::RowRuns(int64_t first, int64_t n) const {
+  LS_CHECK(first + n <= n_tokens_);
+  return RunsOf<const std::byte>(first, n);
+}
+
+std::vector<std::span<std::byte>> KvCache::ReservedRowRuns(int64_t first, int64_t n) {
+  LS_CHECK(first >= n_tokens_ && first + n <= n_reserved_);
+  return RunsOf<std::byte>(first, n);
 }
 
 size_t KvCache::referenced_bytes() const { return blocks_.size() * layout_.block_bytes(); }

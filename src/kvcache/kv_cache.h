@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "loopserve/status.h"
@@ -97,11 +98,20 @@ class KvCache {
   /// Valid until the next mutation.
   KvHeadView View(int layer, int kv_head, int64_t n_keys) const;
 
+  /// The rows of positions [first, first + n), which lie in one block, as they are in memory: runs in the order
+  /// [n_layers][keys, values][n_kv_heads], each [n][row_bytes]; a whole block is one run. What is stored on disk.
+  /// Valid until the next mutation of this cache.
+  std::vector<std::span<const std::byte>> RowRuns(int64_t first, int64_t n) const;
+  /// The same of reserved rows, to be filled.
+  std::vector<std::span<std::byte>> ReservedRowRuns(int64_t first, int64_t n);
+
   /// Bytes of the blocks this cache refers to, and of those that no other cache refers to.
   size_t referenced_bytes() const;
   size_t exclusive_bytes() const;
 
  private:
+  template <typename Byte>
+  std::vector<std::span<Byte>> RunsOf(int64_t first, int64_t n) const;
   // Clears what is left in the newly reserved rows.
   void MarkReserved(int64_t end);
   Status AllocateBlocks(size_t n, std::vector<std::shared_ptr<KvBlock>>* blocks) const;

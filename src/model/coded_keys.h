@@ -6,7 +6,9 @@
 // the same codes. Thread rule: one owner; Extend works on the compute threads.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "loopserve/status.h"
@@ -47,6 +49,14 @@ class CodedKeys {
                       ComputeThreads& threads);
   /// Forgets groups that are not whole any more when only n_tokens tokens are left.
   void Truncate(int64_t n_tokens);
+
+  /// For snapshots: groups of run r, and its bytes (docs/snapshot_format.md). They cannot be made again from the keys:
+  /// codebooks depend on the queries of the turn in which they were fitted.
+  int n_groups(int r) const;
+  std::vector<std::byte> EncodeRun(int r, const HyperParams& params) const;
+  /// Appends the run that follows those held; only the last one may have fewer than kRunGroups groups. False, and
+  /// nothing changed, if the bytes are not those of n_groups groups of such a model.
+  bool AppendRun(std::span<const std::byte> bytes, int n_groups, const HyperParams& params);
 
  private:
   /// Codes groups [n_groups, end_group) of a head. False: not finite.

@@ -1,7 +1,7 @@
 #include "src/model/recent_queries.h"
 
 #include <algorithm>
-#include <cstddef>
+#include <cstring>
 
 #include "src/base/check.h"
 
@@ -48,6 +48,49 @@ const float* RecentQueries::Find(int layer, int64_t position) const {
   if (n_positions_ == 0 || position < 0) return nullptr;
   const auto slot = static_cast<size_t>(int64_t{layer} * n_positions_ + position % n_positions_);
   return position_of_[slot] == position ? queries_.data() + static_cast<std::ptrdiff_t>(slot) * width_ : nullptr;
+}
+
+std::vector<std::byte> RecentQueries::Encode() const {
+  const size_t row_bytes = static_cast<size_t>(width_) * sizeof(float);
+  const size_t positions_bytes = position_of_.size() * sizeof(int64_t);
+  const auto n_held = static_cast<size_t>(std::ranges::count_if(position_of_, [](int64_t p) { return p >= 0; }));
+  std::vector<std::byte> bytes(positions_bytes + n_held * row_bytes);
+  std::memcpy(bytes.data(), position_of_.data(), positions_bytes);
+  std::byte* target = bytes.data() + positions_bytes;
+  for (size_t slot = 0; slot < position_of_.size(); ++slot) {
+    if (position_of_[slot] < 0) continue;
+    std::memcpy(target, queries_.data() + slot * static_cast<size_t>(width_), row_bytes);
+    target += row_bytes;
+  }
+  return bytes;
+}
+
+bool RecentQueries::Decode(std::span<const std::byte> bytes, int64_t n_tokens) {
+  const size_t row_bytes = static_cast<size_t>(width_) * sizeof(float);
+  const size_t positions_bytes = position_of_.size() * sizeof(int64_t);
+  if (bytes.size() < positions_bytes) return false;
+  std::vector<int64_t> positions(position_of_.size());
+  std::memcpy(positions.data(), bytes.data(), positions_bytes);
+  size_t n_held = 0;
+  for (size_t slot = 0; slot < positions.size(); ++slot) {
+    const int64_t position = positions[slot];
+    if (position < 0) continue;
+    const bool in_its_slot = position % n_positions_ == static_cast<int64_t>(slot) % n_positions_;
+    if (position >= n_tokens || !in_its_slot) return false;
+    ++n_held;
+  }
+  if (bytes.size() != positions_bytes + n_held * row_bytes) return false;
+  const std::byte* source = bytes.data() + positions_bytes;
+  for (size_t slot = 0; slot < positions.size(); ++slot) {
+    if (positions[slot] < 0) {
+      position_of_[slot] = -1;
+      continue;
+    }
+    position_of_[slot] = positions[slot];
+    std::memcpy(queries_.data() + slot * static_cast<size_t>(width_), source, row_bytes);
+    source += row_bytes;
+  }
+  return true;
 }
 
 }  // namespace loopserve

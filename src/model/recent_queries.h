@@ -1,7 +1,9 @@
 // The newest queries of a dialogue, by which decode steps choose. Thread rule: one owner.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace loopserve {
@@ -21,6 +23,13 @@ class RecentQueries {
   RecentQueries Newest(int n_positions) const;
   /// The queries of `position`, or null if they are not held.
   const float* Find(int layer, int64_t position) const;
+
+  /// For snapshots: the position of every slot, i64 [n_layers][n_positions], -1 where it is empty; then the queries of
+  /// the others, f32 [width] each, in this order.
+  std::vector<std::byte> Encode() const;
+  /// Takes the queries of an Encode by an object of the same shape whose dialogue had n_tokens tokens. False, and
+  /// nothing changed, if the bytes are not such.
+  bool Decode(std::span<const std::byte> bytes, int64_t n_tokens);
 
  private:
   int n_positions_;
