@@ -157,7 +157,8 @@ TEST_P(AnswerTest, WhileASessionReadsOthersReadOnlyALittle) {
 
 INSTANTIATE_TEST_SUITE_P(Policies, AnswerTest,
                          testing::Values("dense", "loopserve:min_keys=64,decode_min_keys=64,budget=64,recent=8",
-                                         "paper:rows=32,min_keys=64,budget=64,interval=4"),
+                                         "paper:rows=32,min_keys=64,budget=64,interval=4", "snapkv:budget=128",
+                                         "h2o:budget=128,when=every_turn"),
                          [](const auto& tested) {
                            const std::string spec = tested.param;
                            return spec.substr(0, spec.find(':'));

@@ -87,7 +87,9 @@ SessionPool::Lease SessionPool::Acquire(const JobSpec& spec) {
       take(best);
       return lease;
     }
-    if (longest >= kMinForkTokens) {
+    // What another dialogue's turns made a policy forget must not be missing in this one.
+    const bool forgets = spec.policy.eviction().method != EvictionSettings::Method::kNone;
+    if (longest >= kMinForkTokens && !forgets) {
       take(ForkOf(*best, spec.name));
       return lease;
     }

@@ -76,6 +76,20 @@ TEST_F(SessionPoolTest, AnotherWayFromALongPastIsAFork) {
   EXPECT_EQ(reused, 499);
 }
 
+TEST_F(SessionPoolTest, WhatOneDialogueForgotIsNotSharedWithAnother) {
+  SessionPool pool(engine_, {});
+  const std::vector<Token> past = TestTokens(400, 1);
+  JobSpec spec = Spec(Join(past, TestTokens(100, 2)));
+  const auto policy = Policy::Parse("snapkv:budget=128");
+  ASSERT_TRUE(policy.ok()) << policy.status().message();
+  spec.policy = *policy;
+  const std::string first = Turn(pool, spec);
+  spec.prompt = Join(past, TestTokens(100, 3));
+  int64_t reused = -1;
+  EXPECT_NE(Turn(pool, spec, &reused), first);
+  EXPECT_EQ(reused, 0);
+}
+
 TEST_F(SessionPoolTest, NameSpacesAndPoliciesNeverMeet) {
   SessionPool pool(engine_, {});
   const std::vector<Token> prompt = TestTokens(600, 1);
