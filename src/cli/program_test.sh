@@ -54,7 +54,7 @@ expect dialogue-latin1 1 '' 'latin1.jsonl, line 1: not valid UTF-8' run -m x --d
 expect json-folder 1 '' 'is a folder' run -m x --dialogue "$dir/d.jsonl" --json "$dir"
 expect json-nowhere 1 '' 'none/o.json' run -m x --dialogue "$dir/d.jsonl" --json "$dir/none/o.json"
 expect eval-help 0 '--dependencies' '' eval build --help
-expect eval-alone 2 '' '^loopserve: error: .*subcommand' eval
+expect eval-alone 2 '' '^loopserve: error: .*--model' eval
 expect eval-no-data 2 '' '^loopserve: error: .*--data' eval build -m x --out "$dir/o.jsonl"
 expect eval-bad-dataset 2 '' 'there is no "frob"; known are narrativeqa' eval build -m x --data "$dir" --out - --datasets frob
 expect eval-data-missing 1 '' 'none is no folder' eval build -m x --data "$dir/none" --out -
