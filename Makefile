@@ -22,7 +22,9 @@ build: setup
 demo: build
 	tools/demo build/release/loopserve
 
-test: build
+test:
+	@tools/setup client-tests
+	@$(MAKE) --no-print-directory build
 	ctest --preset release
 
 bench: build

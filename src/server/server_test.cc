@@ -44,7 +44,7 @@ class ServerTest : public testing::Test {
   }
   httplib::Client Client() const {
     httplib::Client client("127.0.0.1", server_->port());
-    client.set_read_timeout(60);
+    client.set_read_timeout(600);
     return client;
   }
 
