@@ -239,10 +239,13 @@ TEST_F(SessionStoreTest, PoliciesThatCannotBeStoredAreNamed) {
   Session evicting = New(*engine, "snapkv");
   MustSync(evicting, Tokens(100));
   EXPECT_EQ(store->Save(evicting, "a").status().code(), StatusCode::kUnsupported);
-  const Policy dense;
-  auto shared = engine->NewSharedPrefill({&dense, 1});
-  ASSERT_TRUE(shared.ok());
-  EXPECT_THAT(store->Save(*shared, "a").status().message(), HasSubstr("cannot be stored"));
+  const std::vector<Policy> with_dense = {Policy(), *Policy::Parse("snapkv")};
+  const std::vector<Policy> sparse = {*Policy::Parse(kSparse)};
+  for (const std::vector<Policy>& policies : {with_dense, sparse}) {
+    auto shared = engine->NewSharedPrefill(policies);
+    ASSERT_TRUE(shared.ok());
+    EXPECT_THAT(store->Save(*shared, "a").status().message(), HasSubstr("cannot be stored"));
+  }
   EXPECT_EQ(store->Restore(*engine, "a").status().code(), StatusCode::kNotFound);
 }
 

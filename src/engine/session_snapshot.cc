@@ -34,11 +34,14 @@ Result<std::vector<float>> ReadLogits(const SnapshotReader& reader, int n_vocab)
   return logits;
 }
 
-/// A file has no place for what an eviction policy kept, nor for a session that waits to be forked under other policies.
+/// A file has no place for what an eviction policy kept, nor for a session that waits to be forked under other
+/// policies.
 Status CheckStorable(const SessionImpl& session) {
   LS_RETURN_IF_ERROR(session.CheckIdle());
   const Policy& policy = session.policy();
-  if (policy.eviction().method != EvictionSettings::Method::kNone || !Policy::Parse(policy.ToString()).ok()) {
+  const bool is_for_itself =
+      Policy::Parse(policy.ToString()).ok() && session.dialogue().queries.n_positions() == NotedQueries(policy);
+  if (policy.eviction().method != EvictionSettings::Method::kNone || !is_for_itself) {
     return Status(StatusCode::kUnsupported, "a session under the policy " + policy.ToString() + " cannot be stored");
   }
   if (std::ssize(session.tokens()) != session.cache().n_tokens())
