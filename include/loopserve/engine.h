@@ -179,8 +179,8 @@ class Answer {
   /// drawn from, before penalties. Errors: kResourceExhausted (the step may be tried again), kInternal;
   /// kInvalidArgument after the answer has ended.
   Result<AnswerStep> Next();
-  /// Ends the answer as it is (StopReason::kCancelled) and gives the text that was held back. kResourceExhausted (it may
-  /// be tried again).
+  /// Ends the answer as it is (StopReason::kCancelled) and gives the text that was held back. kResourceExhausted (it
+  /// may be tried again).
   Result<AnswerStep> Stop();
   /// The figures so far.
   GenerationStats stats() const;

@@ -6,8 +6,8 @@
 #include "src/engine/answer_impl.h"
 #include "src/engine/session_impl.h"
 #include "src/engine/text_stream.h"
-#include "src/model/evictor.h"
 #include "src/model/dialogue_snapshot.h"
+#include "src/model/evictor.h"
 #include "src/session/prefix.h"
 
 namespace loopserve {
