@@ -181,4 +181,18 @@ int64_t UnixSeconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(system_clock::now().time_since_epoch()).count();
 }
 
+HttpReply ServeGeneration(Context& context, const HttpRequest& http, std::vector<JobSpec> specs, bool stream,
+                          const ReplyForms& forms) {
+  auto started = Generation::Start(context, std::move(specs));
+  if (auto* error = std::get_if<ApiError>(&started)) return forms.error(*error);
+  auto generation = std::get<std::unique_ptr<Generation>>(std::move(started));
+  if (stream) {
+    auto format = forms.stream(generation->n_choices());
+    return StreamReply(context, std::move(generation), std::move(format));
+  }
+  auto collected = Collect(*generation, http);
+  if (auto* error = std::get_if<ApiError>(&collected)) return forms.error(*error);
+  return JsonReply(forms.whole(std::get<std::vector<ChoiceResult>>(collected), generation->totals()));
+}
+
 }  // namespace loopserve::server

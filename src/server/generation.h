@@ -2,7 +2,9 @@
 // collects it or streams it in an API's own form. Thread rule: one owner.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -63,6 +65,18 @@ class StreamFormat {
 /// A text/event-stream: headers at once, comments as signs of life, then what `format` makes of the events.
 HttpReply StreamReply(const Context& context, std::unique_ptr<Generation> generation,
                       std::unique_ptr<StreamFormat> format);
+
+/// How an API writes its replies.
+struct ReplyForms {
+  std::function<std::unique_ptr<StreamFormat>(int n_choices)> stream;
+  std::function<Json(std::span<const ChoiceResult> choices, const Totals& totals)> whole;
+  HttpReply (*error)(const ApiError&) = nullptr;
+};
+
+/// What every route of answers does once its request is parsed: starts them, and replies as a stream or when all are
+/// there.
+HttpReply ServeGeneration(Context& context, const HttpRequest& http, std::vector<JobSpec> specs, bool stream,
+                          const ReplyForms& forms);
 
 /// "data: JSON\n\n", and with the event's name before it.
 void AppendEvent(const Json& data, std::string* out);

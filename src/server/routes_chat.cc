@@ -180,7 +180,7 @@ class ChatStream : public StreamFormat {
   std::vector<bool> roles_;  ///< whether the choice's first chunk was written
 };
 
-Json ChatJson(const Context& context, const GenerationRequest& request, std::vector<ChoiceResult> choices,
+Json ChatJson(const Context& context, const GenerationRequest& request, std::span<const ChoiceResult> choices,
               const Totals& totals) {
   Json json = Head(NewId("chatcmpl-"), "chat.completion", UnixSeconds(), request.model);
   Json list = Json::array();
@@ -203,17 +203,11 @@ Json ChatJson(const Context& context, const GenerationRequest& request, std::vec
 HttpReply ServeChat(Context& context, const HttpRequest& http) {
   Result<ChatRequest> request = ParseChat(context, http);
   if (!request.ok()) return ErrorReply(request.status());
-  auto started = Generation::Start(context, std::move(request->specs));
-  if (auto* error = std::get_if<ApiError>(&started)) return ErrorReply(*error);
-  auto generation = std::get<std::unique_ptr<Generation>>(std::move(started));
-  if (request->generation.stream) {
-    auto format = std::make_unique<ChatStream>(context, request->generation, generation->n_choices());
-    return StreamReply(context, std::move(generation), std::move(format));
-  }
-  auto collected = Collect(*generation, http);
-  if (auto* error = std::get_if<ApiError>(&collected)) return ErrorReply(*error);
-  return JsonReply(ChatJson(context, request->generation, std::get<std::vector<ChoiceResult>>(std::move(collected)),
-                            generation->totals()));
+  const GenerationRequest& generation = request->generation;
+  return ServeGeneration(
+      context, http, std::move(request->specs), generation.stream,
+      {[&](int n) { return std::make_unique<ChatStream>(context, generation, n); },
+       [&](auto choices, const Totals& totals) { return ChatJson(context, generation, choices, totals); }, ErrorReply});
 }
 
 }  // namespace

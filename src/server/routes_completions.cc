@@ -187,17 +187,12 @@ Json CompletionJson(const Context& context, const GenerationRequest& request, st
 HttpReply ServeCompletion(Context& context, const HttpRequest& http) {
   Result<CompletionRequest> request = ParseCompletion(context, http);
   if (!request.ok()) return ErrorReply(request.status());
-  auto started = Generation::Start(context, std::move(request->specs));
-  if (auto* error = std::get_if<ApiError>(&started)) return ErrorReply(*error);
-  auto generation = std::get<std::unique_ptr<Generation>>(std::move(started));
-  if (request->generation.stream) {
-    auto format = std::make_unique<CompletionStream>(context, request->generation, generation->n_choices());
-    return StreamReply(context, std::move(generation), std::move(format));
-  }
-  auto collected = Collect(*generation, http);
-  if (auto* error = std::get_if<ApiError>(&collected)) return ErrorReply(*error);
-  return JsonReply(CompletionJson(context, request->generation, std::get<std::vector<ChoiceResult>>(collected),
-                                  generation->totals()));
+  const GenerationRequest& generation = request->generation;
+  return ServeGeneration(
+      context, http, std::move(request->specs), generation.stream,
+      {[&](int n) { return std::make_unique<CompletionStream>(context, generation, n); },
+       [&](auto choices, const Totals& totals) { return CompletionJson(context, generation, choices, totals); },
+       ErrorReply});
 }
 
 }  // namespace

@@ -118,27 +118,25 @@ class MessagesStream : public StreamFormat {
   const MessagesRequest request_;
 };
 
-HttpReply ServeMessages(Context& context, const HttpRequest& http) {
-  Result<MessagesRequest> request = ParseMessagesRequest(context, http);
-  if (!request.ok()) return MessagesErrorReply(ToApiError(request.status()));
-  auto started = Generation::Start(context, {request->generation.spec});
-  if (auto* error = std::get_if<ApiError>(&started)) return MessagesErrorReply(*error);
-  auto generation = std::get<std::unique_ptr<Generation>>(std::move(started));
-  if (request->generation.stream) {
-    return StreamReply(context, std::move(generation), std::make_unique<MessagesStream>(std::move(*request)));
-  }
-  auto collected = Collect(*generation, http);
-  if (auto* error = std::get_if<ApiError>(&collected)) return MessagesErrorReply(*error);
-  const ChoiceResult& answer = std::get<std::vector<ChoiceResult>>(collected)[0];
-  const Totals& totals = generation->totals();
-  Json json = MessageJson(request->generation.model);
+Json WholeMessage(const MessagesRequest& request, const ChoiceResult& answer, const Totals& totals) {
+  Json json = MessageJson(request.generation.model);
   json["content"].push_back({{"type", "text"}, {"text", answer.text}});
   json["stop_reason"] = StopReasonText(answer.stats.stop_reason);
-  json["stop_sequence"] = StopSequence(answer.stats.stop_reason, request->stops);
+  json["stop_sequence"] = StopSequence(answer.stats.stop_reason, request.stops);
   json["usage"] = Usage(totals.prompt_tokens, totals.cached_tokens, totals.output_tokens);
   json["timings"] = TimingsJson(totals);
   json["loopserve"] = SessionJson(totals);
-  return JsonReply(json);
+  return json;
+}
+
+HttpReply ServeMessages(Context& context, const HttpRequest& http) {
+  Result<MessagesRequest> request = ParseMessagesRequest(context, http);
+  if (!request.ok()) return MessagesErrorReply(ToApiError(request.status()));
+  return ServeGeneration(
+      context, http, {request->generation.spec}, request->generation.stream,
+      {[&](int) { return std::make_unique<MessagesStream>(*request); },
+       [&](auto choices, const Totals& totals) { return WholeMessage(*request, choices[0], totals); },
+       MessagesErrorReply});
 }
 
 }  // namespace

@@ -202,16 +202,12 @@ class ResponsesStream : public StreamFormat {
 HttpReply ServeResponses(Context& context, const HttpRequest& http) {
   Result<ResponsesRequest> request = ParseResponses(context, http);
   if (!request.ok()) return ErrorReply(request.status());
-  auto started = Generation::Start(context, {request->generation.spec});
-  if (auto* error = std::get_if<ApiError>(&started)) return ErrorReply(*error);
-  auto generation = std::get<std::unique_ptr<Generation>>(std::move(started));
-  if (request->generation.stream) {
-    return StreamReply(context, std::move(generation), std::make_unique<ResponsesStream>(*request));
-  }
-  auto collected = Collect(*generation, http);
-  if (auto* error = std::get_if<ApiError>(&collected)) return ErrorReply(*error);
-  const ChoiceResult& answer = std::get<std::vector<ChoiceResult>>(collected)[0];
-  return JsonReply(ResponseJson(*request).Ended(answer.text, answer.stats.stop_reason, generation->totals()));
+  return ServeGeneration(context, http, {request->generation.spec}, request->generation.stream,
+                         {[&](int) { return std::make_unique<ResponsesStream>(*request); },
+                          [&](auto choices, const Totals& totals) {
+                            return ResponseJson(*request).Ended(choices[0].text, choices[0].stats.stop_reason, totals);
+                          },
+                          ErrorReply});
 }
 
 }  // namespace
