@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <random>
+#include <utility>
 
 #include "loopserve/engine.h"
 #include "tests/support/tiny_gguf.h"
@@ -23,11 +25,12 @@ class AnswerTest : public testing::TestWithParam<const char*> {
   }
   static void TearDownTestSuite() { std::filesystem::remove(path_); }
 
-  static std::shared_ptr<Engine> Open(size_t kv_budget_bytes = 0) {
+  static std::shared_ptr<Engine> Open(size_t kv_budget_bytes = 0, size_t weight_cache_bytes = size_t{256} << 20) {
     EngineOptions options;
     options.model_path = path_;
-    options.threads = 2;
+    options.threads = 1;
     options.kv_budget_bytes = kv_budget_bytes;
+    options.weight_cache_bytes = weight_cache_bytes;
     auto engine = Engine::Open(options);
     EXPECT_TRUE(engine.ok()) << engine.status().message();
     return engine.ok() ? *engine : nullptr;
@@ -134,25 +137,54 @@ TEST_P(AnswerTest, StepsAreTakenWhileAnotherSessionReads) {
   EXPECT_EQ(stats->text, read_alone.text);
 }
 
-TEST_P(AnswerTest, WhileASessionReadsOthersReadOnlyALittle) {
+TEST_P(AnswerTest, PromptsAreReadInTheYieldOfLongerOnes) {
+  // With the packed weights of all layers kept, and of none: then what is read in between takes their place.
+  for (const size_t weight_cache_bytes : {size_t{256} << 20, size_t{0}}) {
+    const auto engine = Open(0, weight_cache_bytes);
+    const std::vector<std::vector<Token>> prompts{Tokens(2500, 9), Tokens(700, 4), Tokens(300, 5)};
+    std::vector<Alone> alone;
+    for (unsigned i = 0; i < prompts.size(); ++i) alone.push_back(AnswerAlone(*engine, prompts[i], i));
+    std::vector<Session> sessions;
+    for (size_t i = 0; i < prompts.size(); ++i) sessions.push_back(Open(*engine));
+    std::vector<int> yields(prompts.size());
+    const std::function<void(size_t)> read = [&](size_t i) {
+      RunControl control;
+      control.yield = [&, i] {
+        // In the midst of the first layer; then at once.
+        if (++yields[i] == (i == 0 ? 14 : 1) && i + 1 < prompts.size()) read(i + 1);
+      };
+      ASSERT_TRUE(sessions[i].Sync(prompts[i], control).ok());
+    };
+    read(0);
+    for (unsigned i = 0; i < prompts.size(); ++i) {
+      EXPECT_EQ(std::vector<float>(sessions[i].logits().begin(), sessions[i].logits().end()), alone[i].logits);
+      const auto stats = sessions[i].Generate(Params(i));
+      ASSERT_TRUE(stats.ok());
+      EXPECT_EQ(stats->text, alone[i].text);
+    }
+  }
+}
+
+TEST_P(AnswerTest, OnlySoManyPromptsAreReadAtOnce) {
   const auto engine = Open();
-  Session reader = Open(*engine), other = Open(*engine);
-  ASSERT_TRUE(other.Sync(Tokens(100, 3)).ok());
-  std::vector<StatusCode> codes;
-  RunControl control;
-  control.yield = [&] {
-    if (!codes.empty()) return;
-    std::vector<Token> more = Tokens(100, 3);
-    more.resize(108, 5);
-    codes.push_back(other.Sync(more).status().code());
-    codes.push_back(other.Sync(Tokens(300, 4)).status().code());
-    codes.push_back(reader.Sync(Tokens(5, 4)).status().code());
-    codes.push_back(reader.Generate({}).status().code());
+  std::vector<Session> sessions;
+  for (int i = 0; i < 4; ++i) sessions.push_back(Open(*engine));
+  std::vector<StatusCode> codes(4);
+  const std::function<void(size_t)> read = [&](size_t i) {
+    bool first = true;
+    RunControl control;
+    control.yield = [&, i] {
+      if (std::exchange(first, false) && i < 3) read(i + 1);
+      if (i != 2) return;
+      EXPECT_EQ(sessions[1].Sync(Tokens(5, 4)).status().code(), StatusCode::kInvalidArgument) << "it is reading";
+      EXPECT_EQ(sessions[1].Generate({}).status().code(), StatusCode::kInvalidArgument);
+      EXPECT_TRUE(sessions[3].Sync(Tokens(8, 4)).ok()) << "few tokens are no prefill";
+    };
+    codes[i] = sessions[i].Sync(Tokens(600 - 100 * static_cast<int>(i), 3), control).status().code();
   };
-  ASSERT_TRUE(reader.Sync(Tokens(600, 9), control).ok());
-  EXPECT_EQ(codes, (std::vector{StatusCode::kOk, StatusCode::kInvalidArgument, StatusCode::kInvalidArgument,
-                                StatusCode::kInvalidArgument}));
-  EXPECT_TRUE(other.Sync(Tokens(300, 4)).ok()) << "afterwards everything goes on";
+  read(0);
+  EXPECT_EQ(codes, (std::vector{StatusCode::kOk, StatusCode::kOk, StatusCode::kOk, StatusCode::kInvalidArgument}));
+  EXPECT_TRUE(sessions[3].Sync(Tokens(300, 4)).ok()) << "afterwards everything goes on";
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, AnswerTest,

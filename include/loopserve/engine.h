@@ -84,9 +84,10 @@ struct RunControl {
   /// Called now and then while a prompt is read, with the share done in [0, 1].
   std::function<void(double)> on_progress;
   /// Called as often as on_progress, on the calling thread, at a point where other sessions of the engine may compute:
-  /// their answers' steps (Answer::Next), so that nobody waits for a long prompt, and a Sync of at most 8 new tokens; a
-  /// longer one gets kInvalidArgument. The session that reads the prompt must not be touched. The rest of the prompt is
-  /// computed as if nothing had happened in between.
+  /// their answers' steps (Answer::Next, Engine::StepAnswers), and Sync of shorter prompts, so that nobody waits for a
+  /// long one. That Sync may yield too: three prompts can be on their way, a further one of more than 8 new tokens gets
+  /// kInvalidArgument. Sessions that are reading a prompt must not be touched. The rest of the prompt is computed as if
+  /// nothing had happened in between.
   std::function<void()> yield;
   /// Compare what a sparse policy computes with dense attention on some rows. Takes time: elapsed_ms then says nothing
   /// about speed, attention_ms and selection_ms still do.
@@ -186,6 +187,7 @@ class Answer {
   GenerationStats stats() const;
 
  private:
+  friend class Engine;
   std::unique_ptr<AnswerImpl> impl_;
 };
 
@@ -267,6 +269,14 @@ class Engine {
   /// It answers as the first one's prefill and dense decoding would. kInvalidArgument: there are none, or their
   /// prefills differ.
   Result<Session> NewSharedPrefill(std::span<const Policy> policies) const;
+
+  /// One step of several answers, of different sessions of this engine: to each what its Next would have given, bit for
+  /// bit, whatever their policies and lengths; but the weights are read once for all of them, so that the answers of
+  /// several dialogues take little longer than one. In the order of `answers`; one that fails or ends does not hold up
+  /// the others. Beside the errors of Next: kInvalidArgument for an answer of another engine, and for all but the first
+  /// of a session. Steps that share a pass count its whole time each; answers that measure quality, and models with
+  /// matrices of a type that only ggml multiplies (f32, f16, bf16, q2_K, q3_K, i-quants), are computed one by one.
+  std::vector<Result<AnswerStep>> StepAnswers(std::span<Answer* const> answers) const;
 
   /// Text to tokens. add_special: begin-of-text where the model wants one. parse_special: texts such as <|im_start|>
   /// become control tokens; leave it off for text that a user wrote.

@@ -76,11 +76,20 @@ AnswerImpl::AnswerImpl(SessionImpl& session, const SamplingParams& params, const
   stats_.stop_reason = StopReason::kMaxTokens;
 }
 
+std::optional<Token> AnswerImpl::PendingToken() const {
+  // Of one that only has to be closed nothing is computed.
+  return ended_ || last_ || pending_ < 0 ? std::nullopt : std::optional(pending_);
+}
+
 Result<AnswerStep> AnswerImpl::Next() {
+  if (const std::optional<Token> token = PendingToken()) LS_RETURN_IF_ERROR(steps_.Step(*token));
+  return Advance();
+}
+
+Result<AnswerStep> AnswerImpl::Advance() {
   if (ended_) return Status(StatusCode::kInvalidArgument, "the answer has ended");
   if (last_) return Close();
   if (params_.max_tokens == 0) return End({}, StopReason::kMaxTokens);
-  if (pending_ >= 0) LS_RETURN_IF_ERROR(steps_.Step(pending_));
   pending_ = -1;
   if (cancel_ != nullptr && cancel_->load(std::memory_order_relaxed)) return End({}, StopReason::kCancelled);
   return Draw();

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,14 @@ class AnswerSteps {
   void CountToken(GenerationStats* stats);
   /// Computes what follows a token. After kResourceExhausted it may be called again.
   Status Step(Token token);
+  /// One of several that are computed in one pass.
+  struct Shared {
+    AnswerSteps* steps = nullptr;
+    Token token = -1;
+    Status status = Status::Ok();
+  };
+  /// Step of each, of different sessions of one engine.
+  static void StepTogether(std::span<Shared> answers);
   /// The last token was drawn. After kResourceExhausted it may be called again.
   Status Finish();
   void Report(GenerationStats* stats) const;
@@ -53,6 +62,12 @@ class AnswerImpl {
   Result<AnswerStep> Next();
   Result<AnswerStep> Stop();
   GenerationStats stats() const;
+
+  /// Next in two parts: what follows the token drawn last has to be computed (a step of `steps()`), then Advance.
+  std::optional<Token> PendingToken() const;
+  Result<AnswerStep> Advance();
+  AnswerSteps& steps() { return steps_; }
+  const SessionImpl& session() const { return session_; }
 
  private:
   /// Draws a token and decides whether it is the last.

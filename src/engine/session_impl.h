@@ -54,6 +54,15 @@ class SessionImpl {
   /// Computes tokens after what is held. On error the timeline ends where it did.
   Status Append(std::span<const Token> tokens, const RunControl& control, const LogitsCallback& on_logits,
                 ForwardStats* stats);
+  /// One session's token of several that are computed in one pass.
+  struct Appended {
+    SessionImpl* session = nullptr;
+    Token token = -1;
+    ForwardStats* stats = nullptr;
+    Status status = Status::Ok();
+  };
+  /// Append of one token to each of different sessions of an engine.
+  static void AppendToEach(std::span<Appended> tokens);
   /// n_same: tokens that stand there as they are wanted, where one of them is only computed anew.
   void Rewind(int64_t n_tokens, int64_t n_same);
   Status CheckCanAnswer() const;

@@ -266,6 +266,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace loopserve {
 
+/// More rows than are multiplied at a time go over so many bytes of weights before they go on: weights come from memory
+/// once.
+constexpr int64_t kBlockBytes = 16384;
+
 HWY_EXPORT(PrepareRowImpl);
 HWY_EXPORT(ColumnsImpl);
 
@@ -306,14 +310,21 @@ void StoredProduct(const StoredMatrix& matrix, const std::byte* prepared, int64_
   LS_CHECK(matrix.k % block.weights == 0 && first_column + n_columns <= matrix.n);
   const int64_t row_bytes = matrix.k / block.weights * block.bytes;
   const auto* weights = reinterpret_cast<const uint8_t*>(matrix.data) + first_column * row_bytes;
-  for (int64_t first = 0; first < n_rows; first += kMaxProductRows) {
-    const int count = static_cast<int>(std::min<int64_t>(kMaxProductRows, n_rows - first));
-    PreparedRow rows[kMaxProductRows];
-    for (int r = 0; r < count; ++r) {
-      rows[r] = PreparedRowAt(prepared + static_cast<size_t>(first + r) * PreparedRowBytes(matrix.k), matrix.k);
+  const int64_t n_parts = (n_rows + kMaxProductRows - 1) / kMaxProductRows;
+  const int64_t block_columns = n_parts == 1 ? n_columns : std::max<int64_t>(4, kBlockBytes / row_bytes / 4 * 4);
+  for (int64_t column = 0; column < n_columns; column += block_columns) {
+    const int64_t columns = std::min(block_columns, n_columns - column);
+    for (int64_t part = 0; part < n_parts; ++part) {
+      const int64_t first = n_rows * part / n_parts;
+      const auto count = static_cast<int>(n_rows * (part + 1) / n_parts - first);
+      PreparedRow rows[kMaxProductRows];
+      for (int r = 0; r < count; ++r) {
+        rows[r] = PreparedRowAt(prepared + static_cast<size_t>(first + r) * PreparedRowBytes(matrix.k), matrix.k);
+      }
+      HWY_DYNAMIC_DISPATCH(ColumnsImpl)
+      (matrix.type, weights + column * row_bytes, matrix.k, rows, count, columns, out + first * out_stride + column,
+       out_stride);
     }
-    HWY_DYNAMIC_DISPATCH(ColumnsImpl)
-    (matrix.type, weights, matrix.k, rows, count, n_columns, out + first * out_stride, out_stride);
   }
 }
 

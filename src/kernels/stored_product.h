@@ -28,7 +28,8 @@ struct StoredMatrix {
   int64_t n = 0;
 };
 
-/// Rows of activations that are multiplied at a time, at most; more are taken in parts.
+/// Rows of activations that are multiplied at a time, at most; more are taken in even parts, which read the weights
+/// from a cache.
 inline constexpr int kMaxProductRows = 4;
 
 /// Bytes of one prepared row of k activations, a multiple of 64.
@@ -38,7 +39,8 @@ size_t PreparedRowBytes(int64_t k);
 /// an infinity gives NaN in every product.
 void PrepareRow(const float* x, int64_t k, std::byte* prepared);
 
-/// out[r * out_stride + c] = dot(row first_column + c of the matrix, prepared row r), c < n_columns, r < n_rows.
+/// out[r * out_stride + c] = dot(row first_column + c of the matrix, prepared row r), c < n_columns, r < n_rows. A sum
+/// is the same, bit for bit, whatever other rows and columns are computed with it.
 void StoredProduct(const StoredMatrix& matrix, const std::byte* prepared, int64_t n_rows, int64_t first_column,
                    int64_t n_columns, float* out, int64_t out_stride);
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -106,9 +107,36 @@ TEST(StoredProduct, EqualsTheDequantisedProductOnEveryTarget) {
     const bool is_small = BlockOf(type.type).weights == 32;
     // Rows that end within a segment of 8 groups, too: 576 = 18 groups, 896 = 28.
     for (const int64_t k : is_small ? std::vector<int64_t>{32, 256, 576, 896} : std::vector<int64_t>{256, 1280}) {
-      // A single row multiplies more columns at once; 6 are more rows than one call takes.
-      for (const int64_t n_rows : {1, 6}) ExpectProduct(type, k, n_rows, random);
+      // A single row multiplies more columns at once; 6 and 16 are more rows than are taken at a time.
+      for (const int64_t n_rows : {1, 6, 16}) ExpectProduct(type, k, n_rows, random);
     }
+  }
+}
+
+TEST(StoredProduct, ARowIsTheSameInAnyCompany) {
+  std::mt19937 random(10);
+  // Enough columns that several blocks are needed where rows are taken in parts.
+  const int64_t k = 1280, n = 61, most_rows = 16;
+  std::normal_distribution<float> normal(0.0f, 1.0f);
+  std::vector<float> x(static_cast<size_t>(k * most_rows));
+  for (float& value : x) value = normal(random);
+  for (const TypeCase& type : kTypes) {
+    const Weights weights(type, k, n, random);
+    ForEveryTarget([&](const char* target) {
+      const AlignedBuffer prepared = Prepare(x, k, most_rows);
+      std::vector<float> alone(static_cast<size_t>(n * most_rows)), out(alone.size());
+      for (int64_t r = 0; r < most_rows; ++r) {
+        StoredProduct(weights.matrix, prepared.data() + PreparedRowBytes(k) * static_cast<size_t>(r), 1, 0, n,
+                      alone.data() + r * n, n);
+      }
+      for (int64_t n_rows = 1; n_rows <= most_rows; ++n_rows) {
+        SCOPED_TRACE(std::string(target) + " " + ggml_type_name(type.ggml) + " rows " + std::to_string(n_rows));
+        // Columns in two calls, too.
+        StoredProduct(weights.matrix, prepared.data(), n_rows, 0, 35, out.data(), n);
+        StoredProduct(weights.matrix, prepared.data(), n_rows, 35, n - 35, out.data() + 35, n);
+        ASSERT_TRUE(std::equal(out.begin(), out.begin() + n * n_rows, alone.begin()));
+      }
+    });
   }
 }
 

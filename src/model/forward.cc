@@ -1,11 +1,15 @@
 #include "src/model/forward.h"
 
 #include <algorithm>
+#include <array>
+#include <string>
 
-#include "src/base/scoped_flag.h"
+#include "src/base/check.h"
 #include "src/model/decode_graph.h"
 #include "src/model/evictor.h"
 #include "src/model/prefill.h"
+#include "src/model/prefill_weights.h"
+#include "src/model/stored_math.h"
 
 namespace loopserve {
 namespace {
@@ -20,51 +24,104 @@ LinearPath Resolve(LinearPath wanted) {
 
 Result<std::unique_ptr<Forward>> Forward::Create(const Model& model, ComputeThreads& threads,
                                                  const ForwardOptions& options) {
-  std::unique_ptr<Forward> forward(new Forward);
+  std::unique_ptr<Forward> forward(new Forward(model, threads));
   forward->linear_path_ = Resolve(options.linear_path);
   if (forward->linear_path_ != LinearPath::kQuantized) {
     LS_ASSIGN_OR_RETURN(forward->gemm_,
                         Gemm::Create(forward->linear_path_ == LinearPath::kBf16 ? GemmMath::kBf16 : GemmMath::kF32));
     LS_ASSIGN_OR_RETURN(forward->logits_gemm_, Gemm::Create(GemmMath::kF32));
+    forward->weights_ = std::make_unique<PrefillWeights>(model, *forward->gemm_, threads, options.weight_cache_bytes);
   }
   forward->decode_ = std::make_unique<DecodeGraph>(model, threads);
-  forward->prefill_ = std::make_unique<Prefill>(model, forward->gemm_.get(), forward->logits_gemm_.get(), threads,
-                                                options.weight_cache_bytes);
   forward->evictor_ = std::make_unique<Evictor>(model, threads);
+  forward->shares_steps_ = StoredMath::KnowsAll(model);
   return forward;
 }
 
+Forward::Forward(const Model& model, ComputeThreads& threads) : model_(model), threads_(threads) {}
 Forward::~Forward() = default;
+
+Prefill& Forward::PrefillOf(size_t depth) {
+  while (prefills_.size() <= depth) {
+    prefills_.push_back(std::make_unique<Prefill>(model_, gemm_.get(), weights_.get(), logits_gemm_.get(), threads_));
+  }
+  return *prefills_[depth];
+}
 
 Status Forward::Run(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
                     const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats) {
-  KvCache& cache = dialogue.cache;
   const auto n = static_cast<int64_t>(tokens.size());
   if (n <= kDecodeRows) {
     if (control.cancel != nullptr && control.cancel->load(std::memory_order_relaxed)) {
       return Status(StatusCode::kCancelled, "cancelled");
     }
-    std::span<const float> logits;
-    const int64_t first_position = cache.n_tokens();
-    double selection_ms = 0;
-    LS_RETURN_IF_ERROR(evictor_->BeginStep(dialogue, &selection_ms));
-    if (stats != nullptr) stats->attention.selection_ms += selection_ms;
-    Status status = decode_->Run(dialogue, tokens, static_cast<bool>(on_logits), &logits, stats);
-    if (!status.ok()) {
-      dialogue.kept.Truncate(first_position, first_position);  // it may have been extended
-      return status;
-    }
-    cache.CommitTokens(n);
-    const size_t n_vocab = logits.size() / (on_logits ? tokens.size() : 1);
-    for (int64_t r = 0; on_logits && r < n; ++r) {
-      on_logits(first_position + r, logits.subspan(static_cast<size_t>(r) * n_vocab, n_vocab));
-    }
-    last_logits->assign(logits.end() - static_cast<int64_t>(n_vocab), logits.end());
-    return Status::Ok();
+    return RunFew(dialogue, tokens, on_logits, last_logits, stats);
   }
-  if (in_prefill_) return Status(StatusCode::kInvalidArgument, "another session is reading a prompt");
-  const ScopedFlag reading(in_prefill_);
-  return RunPrefill(dialogue, tokens, control, on_logits, last_logits, stats);
+  if (n_reading_ == kMaxReadings) {
+    return Status(StatusCode::kInvalidArgument,
+                  std::to_string(kMaxReadings) + " other sessions are reading prompts, each in the yield of another");
+  }
+  ++n_reading_;
+  Status status = RunPrefill(dialogue, tokens, control, on_logits, last_logits, stats);
+  --n_reading_;
+  return status;
+}
+
+Status Forward::BeginStep(Dialogue& dialogue, ForwardStats* stats) {
+  double selection_ms = 0;
+  LS_RETURN_IF_ERROR(evictor_->BeginStep(dialogue, &selection_ms));
+  if (stats != nullptr) stats->attention.selection_ms += selection_ms;
+  return Status::Ok();
+}
+
+Status Forward::RunFew(Dialogue& dialogue, std::span<const Token> tokens, const LogitsCallback& on_logits,
+                       std::vector<float>* last_logits, ForwardStats* stats) {
+  LS_RETURN_IF_ERROR(BeginStep(dialogue, stats));
+  DecodeGraph::Part part{&dialogue, tokens, stats};
+  decode_->Run({&part, 1}, static_cast<bool>(on_logits));
+  const int64_t first_position = dialogue.cache.n_tokens();
+  if (!part.status.ok()) {
+    dialogue.kept.Truncate(first_position, first_position);  // it may have been extended
+    return part.status;
+  }
+  const auto n = static_cast<int64_t>(tokens.size());
+  dialogue.cache.CommitTokens(n);
+  const size_t n_vocab = part.logits.size() / (on_logits ? tokens.size() : 1);
+  for (int64_t r = 0; on_logits && r < n; ++r) {
+    on_logits(first_position + r, part.logits.subspan(static_cast<size_t>(r) * n_vocab, n_vocab));
+  }
+  last_logits->assign(part.logits.end() - static_cast<int64_t>(n_vocab), part.logits.end());
+  return Status::Ok();
+}
+
+void Forward::RunSteps(std::span<Step> steps) {
+  LS_CHECK(steps.size() <= kMaxSteps);
+  if (!shares_steps_ || steps.size() == 1) {
+    for (Step& step : steps) {
+      step.status = RunFew(*step.dialogue, {&step.token, 1}, {}, step.logits, step.stats);
+    }
+    return;
+  }
+  std::array<DecodeGraph::Part, kMaxSteps> parts;
+  std::array<Step*, kMaxSteps> taking_part;
+  size_t n = 0;
+  for (Step& step : steps) {
+    step.status = BeginStep(*step.dialogue, step.stats);
+    if (!step.status.ok()) continue;
+    parts[n] = {step.dialogue, {&step.token, 1}, step.stats};
+    taking_part[n++] = &step;
+  }
+  decode_->Run({parts.data(), n});
+  for (size_t i = 0; i < n; ++i) {
+    Dialogue& dialogue = *parts[i].dialogue;
+    taking_part[i]->status = parts[i].status;
+    if (parts[i].status.ok()) {
+      dialogue.cache.CommitTokens(1);
+      taking_part[i]->logits->assign(parts[i].logits.begin(), parts[i].logits.end());
+    } else {
+      dialogue.kept.Truncate(dialogue.cache.n_tokens(), dialogue.cache.n_tokens());
+    }
+  }
 }
 
 Status Forward::RunPrefill(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
@@ -74,9 +131,10 @@ Status Forward::RunPrefill(Dialogue& dialogue, std::span<const Token> tokens, co
   const int64_t before = cache.n_tokens();
   for (int64_t first = 0; first < n; first += Prefill::kPassRows) {
     const int64_t rows = std::min(Prefill::kPassRows, n - first);
-    Status status = prefill_->Run(dialogue, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
-                                  control, on_logits, static_cast<double>(first) / static_cast<double>(n),
-                                  static_cast<double>(rows) / static_cast<double>(n), last_logits, stats);
+    Status status = PrefillOf(n_reading_ - 1)
+                        .Run(dialogue, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)), control,
+                             on_logits, static_cast<double>(first) / static_cast<double>(n),
+                             static_cast<double>(rows) / static_cast<double>(n), last_logits, stats);
     if (!status.ok()) {
       dialogue.Truncate(before);
       return status;
@@ -107,7 +165,7 @@ Status Forward::BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stat
 void Forward::EndAnswer(Dialogue& dialogue) { dialogue.EndAnswer(); }
 
 Result<std::vector<double>> Forward::MeasureDecodeCoverage(Dialogue& dialogue) {
-  return decode_->sparsity().MeasureCoverage(dialogue);
+  return decode_->MeasureCoverage(dialogue);
 }
 
 }  // namespace loopserve

@@ -31,11 +31,16 @@ struct ForwardStats {
 class DecodeGraph;
 class Evictor;
 class Prefill;
+class PrefillWeights;
 
 class Forward {
  public:
   /// Passes of up to this many rows go through the decode graph.
   static constexpr int64_t kDecodeRows = 8;
+  /// Dialogues of a step, at most.
+  static constexpr size_t kMaxSteps = 16;
+  /// Prompts that are read at once, one in the yield of another.
+  static constexpr size_t kMaxReadings = 3;
 
   /// kUnsupported if the linear path does not exist on this CPU or in this build.
   static Result<std::unique_ptr<Forward>> Create(const Model& model, ComputeThreads& threads,
@@ -46,10 +51,22 @@ class Forward {
 
   /// Computes tokens at positions dialogue.cache.n_tokens()... and commits their KV. last_logits: f32 [n_vocab], of the
   /// last token. on_logits, if set, gets every row's logits. Errors leave the dialogue as it was (kCancelled,
-  /// kResourceExhausted, kInternal; kInvalidArgument for many tokens while
-  /// another dialogue's prefill yields). stats may be null.
+  /// kResourceExhausted, kInternal; kInvalidArgument for many tokens while kMaxReadings prefills of other dialogues
+  /// yield to each other). stats may be null.
   Status Run(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
              const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats);
+
+  /// One dialogue's token in a step that several share.
+  struct Step {
+    Dialogue* dialogue = nullptr;
+    Token token = -1;
+    std::vector<float>* logits = nullptr;  ///< as last_logits of Run
+    ForwardStats* stats = nullptr;         ///< may be null; times are the whole step's
+    Status status = Status::Ok();
+  };
+  /// Computes one token of each of different dialogues as Run would, bit for bit, reading the weights once for all of
+  /// them. Up to kMaxSteps. One that fails leaves its dialogue as it was; the others go on.
+  void RunSteps(std::span<Step> steps);
 
   /// After a prefill of n_rows was committed, which Run does by itself: codes its keys, where the policy wants that.
   /// For a dialogue whose prefill another one ran.
@@ -63,21 +80,29 @@ class Forward {
   Status FinishAnswer(Dialogue& dialogue, ForwardStats* stats);
   /// And however it ended: gives the working sets' memory back.
   void EndAnswer(Dialogue& dialogue);
-  /// True attention weight that the step just run could see, for each sparse layer and KV head. Slow.
+  /// True attention weight that the step just run, alone, could see, for each sparse layer and KV head. Slow.
   Result<std::vector<double>> MeasureDecodeCoverage(Dialogue& dialogue);
 
  private:
-  Forward() = default;
+  Forward(const Model& model, ComputeThreads& threads);
+  Prefill& PrefillOf(size_t depth);
+  Status BeginStep(Dialogue& dialogue, ForwardStats* stats);
+  Status RunFew(Dialogue& dialogue, std::span<const Token> tokens, const LogitsCallback& on_logits,
+                std::vector<float>* last_logits, ForwardStats* stats);
   Status RunPrefill(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
                     const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats);
 
+  const Model& model_;
+  ComputeThreads& threads_;
   LinearPath linear_path_ = LinearPath::kQuantized;
   std::unique_ptr<Gemm> gemm_;         ///< of the layers
   std::unique_ptr<Gemm> logits_gemm_;  ///< f32: scoring asks for every row's logits, and is never what a user waits for
   std::unique_ptr<DecodeGraph> decode_;
-  std::unique_ptr<Prefill> prefill_;
+  std::unique_ptr<PrefillWeights> weights_;         ///< null without gemm_
+  std::vector<std::unique_ptr<Prefill>> prefills_;  ///< of each depth, made when it is first needed
   std::unique_ptr<Evictor> evictor_;
-  bool in_prefill_ = false;  ///< RunControl::yield may come back here, for a few rows of another dialogue
+  bool shares_steps_ = false;  ///< the products of a row do not depend on how many there are
+  size_t n_reading_ = 0;       ///< prefills on their way: RunControl::yield may come back here for another dialogue
 };
 
 }  // namespace loopserve

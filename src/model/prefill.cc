@@ -84,20 +84,19 @@ struct Prefill::Pass {
   }
 };
 
-Prefill::Prefill(const Model& model, const Gemm* gemm, const Gemm* logits_gemm, ComputeThreads& threads,
-                 size_t weight_cache_bytes)
+Prefill::Prefill(const Model& model, const Gemm* gemm, PrefillWeights* weights, const Gemm* logits_gemm,
+                 ComputeThreads& threads)
     : model_(model),
       gemm_(gemm),
       threads_(threads),
       quantized_math_(model),
+      weights_(weights),
       rope_(model),
       head_(model, logits_gemm, threads),
       memory_(kMaxChunkNodes),
       attention_(model, AttentionMathFor(gemm), threads) {
-  if (gemm != nullptr) {
-    packed_math_ = std::make_unique<PackedMath>(model, *gemm, threads);
-    weights_ = std::make_unique<PrefillWeights>(model, *gemm, threads, weight_cache_bytes);
-  }
+  LS_CHECK((gemm != nullptr) == (weights != nullptr));
+  if (gemm != nullptr) packed_math_ = std::make_unique<PackedMath>(model, *gemm, threads);
 }
 
 Prefill::~Prefill() = default;
@@ -162,10 +161,6 @@ Status Prefill::RunLayers(Pass& pass) {
   const bool packed = weights_ != nullptr && pass.has_packed_rows();
   if (packed) LS_RETURN_IF_ERROR(rope_.Fill(pass.positions, threads_));
   for (int layer = 0; layer < n_layers; ++layer) {
-    if (packed) {
-      LS_ASSIGN_OR_RETURN(const PackedLayer* weights, weights_->Prepare(layer));
-      LS_RETURN_IF_ERROR(packed_math_->SetLayer(layer, weights));
-    }
     // Of the last layer only its keys and values are needed, and one row's output: nothing reads the other rows.
     const bool is_last = layer == n_layers - 1;
     const int64_t first_needed = is_last && !pass.all_logits ? pass.rows() - 1 : 0;
@@ -234,8 +229,15 @@ Status Prefill::EmbedChunk(Pass& pass, int64_t first, int64_t rows) {
   return threads_.Run(graph);
 }
 
+/// For each chunk: where the one before yielded, another prompt may have taken the place of the layer's weights.
+Status Prefill::PrepareLayer(int layer) {
+  LS_ASSIGN_OR_RETURN(const PackedLayer* weights, weights_->Prepare(layer));
+  return packed_math_->SetLayer(layer, weights);
+}
+
 Status Prefill::BeforeAttention(Pass& pass, int layer, bool packed, int64_t first, int64_t rows) {
   if (!packed) return BeforeAttentionGraph(pass, layer, first, rows);
+  LS_RETURN_IF_ERROR(PrepareLayer(layer));
   const HyperParams& p = model_.params();
   return packed_math_->BeforeAttention(x_.floats() + first * p.n_embd, rows, pass.dialogue.cache.n_tokens() + first,
                                        rope_, first, &pass.dialogue.cache, q_.floats() + first * p.q_width());
@@ -243,6 +245,7 @@ Status Prefill::BeforeAttention(Pass& pass, int layer, bool packed, int64_t firs
 
 Status Prefill::AfterAttention(int layer, bool packed, int64_t first, int64_t rows) {
   if (!packed) return AfterAttentionGraph(layer, first, rows);
+  LS_RETURN_IF_ERROR(PrepareLayer(layer));
   const HyperParams& p = model_.params();
   return packed_math_->AfterAttention(q_.floats() + first * p.q_width(), rows, x_.floats() + first * p.n_embd);
 }

@@ -4,7 +4,8 @@
 //
 // Workspace, beside weights and KV, for n new rows in a pass (at most kPassRows): two f32 [n, width] buffers
 // (residual; queries, which attention's output replaces), what attention takes (prefill_attention.h), the packed
-// weights of the cache and of one layer, and a chunk's intermediate results. Nothing grows with n squared.
+// weights of the cache and of one layer (one for all that run), and a chunk's intermediate results. Nothing grows with
+// n squared.
 #pragma once
 
 #include <memory>
@@ -33,13 +34,14 @@ class Prefill {
   /// Passes below this many rows multiply with the weights as they are stored: dequantising a layer would cost more.
   static constexpr int64_t kMinPackedRows = 16;
 
-  /// gemm (the layers' products) and logits_gemm (logits of all rows) null: always the quantised kernels.
-  Prefill(const Model& model, const Gemm* gemm, const Gemm* logits_gemm, ComputeThreads& threads,
-          size_t weight_cache_bytes);
+  /// gemm (the layers' products, with `weights`, which several share) and logits_gemm (logits of all rows) null: always
+  /// the quantised kernels.
+  Prefill(const Model& model, const Gemm* gemm, PrefillWeights* weights, const Gemm* logits_gemm,
+          ComputeThreads& threads);
   ~Prefill();
 
   /// One pass over tokens.size() <= kPassRows rows, see Forward::Run. The KV rows are stored but not committed.
-  /// done_before and share place this pass in the caller's progress.
+  /// done_before and share place this pass in the caller's progress. Where it yields another Prefill may run.
   Status Run(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
              const LogitsCallback& on_logits, double done_before, double share, std::vector<float>* last_logits,
              ForwardStats* stats);
@@ -48,6 +50,7 @@ class Prefill {
   struct Pass;
   Status PrepareBuffers(const Pass& pass);
   Status RunLayers(Pass& pass);
+  Status PrepareLayer(int layer);
   Status BeginInspection(Pass& pass);
   Status Inspect(Pass& pass, int layer);
   Status EmbedChunk(Pass& pass, int64_t first, int64_t rows);
@@ -63,7 +66,7 @@ class Prefill {
   ComputeThreads& threads_;
   QuantizedMath quantized_math_;
   std::unique_ptr<PackedMath> packed_math_;
-  std::unique_ptr<PrefillWeights> weights_;
+  PrefillWeights* const weights_;
   RopeTable rope_;
   LogitsHead head_;
   GraphMemory memory_;

@@ -101,7 +101,13 @@ Status StoredMath::Reserve(int64_t n_rows) {
   return Status::Ok();
 }
 
-void StoredMath::Clear() { nodes_.clear(); }
+bool StoredMath::KnowsAll(const Model& model) {
+  for (int layer = 0; layer < model.params().n_layers; ++layer) {
+    const LayerWeights& w = model.layer(layer);
+    if (!AreKnown(w.wq, w.wk, w.wv, w.wo, w.w_gate, w.w_up, w.w_down)) return false;
+  }
+  return AreKnown(model.output());
+}
 
 void StoredMath::BeginStep() {
   for (const auto& node : nodes_) node->next.store(0, std::memory_order_relaxed);

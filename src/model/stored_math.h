@@ -1,7 +1,8 @@
 // The matrix products of a decode step: weights as they are stored, through our kernels (kernels/stored_product.h),
 // with all that stands around a product in the same graph node: norm, bias, activation, residual. A step of few rows is
 // bound by the bytes of the weights; what is left to save are the places where threads wait for each other. Matrices of
-// types that the kernels do not know go through ggml (QuantizedMath). Thread rule: one owner. Nodes live until Clear.
+// types that the kernels do not know go through ggml (QuantizedMath). Thread rule: one owner. Nodes live as long as
+// this.
 #pragma once
 
 #include <memory>
@@ -17,10 +18,12 @@ class StoredMath : public LayerMath {
   StoredMath(const Model& model, int n_threads);
   ~StoredMath() override;
 
+  /// Whether our kernels multiply all matrices of a model: what they compute of a row does not depend on the other
+  /// rows, bit for bit, which ggml does not promise.
+  static bool KnowsAll(const Model& model);
+
   /// Scratch for graphs of up to this many rows. kResourceExhausted.
   Status Reserve(int64_t n_rows);
-  /// Forgets the nodes, before a graph is built.
-  void Clear();
   /// Before each computation of the graph.
   void BeginStep();
 
