@@ -7,15 +7,10 @@
 #include "src/base/check.h"
 #include "src/base/format.h"
 #include "src/base/log.h"
-#include "src/server/logprobs.h"
 #include "src/server/scheduler_state.h"
 
 namespace loopserve::server {
 namespace {
-
-constexpr auto kProgressInterval = std::chrono::milliseconds(250);
-
-double SecondsSince(Clock::time_point start) { return MillisecondsSince(start) / 1000; }
 
 ApiError StoppingError() { return NotReadyError("the server is going down"); }
 
@@ -38,7 +33,7 @@ Scheduler::~Scheduler() {
 
 size_t Scheduler::n_waiting() const {
   const std::lock_guard lock(mutex_);
-  return queue_.size();
+  return CountWaiting();
 }
 
 std::optional<ApiError> Scheduler::Submit(JobSpec spec, std::shared_ptr<JobChannel> channel) {
@@ -48,7 +43,7 @@ std::optional<ApiError> Scheduler::Submit(JobSpec spec, std::shared_ptr<JobChann
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return StoppingError();
-    if (queue_.size() >= options_.max_waiting) return QueueFullError(queue_.size());
+    if (CountWaiting() >= options_.max_waiting) return QueueFullError(CountWaiting());
     const auto at = std::ranges::find_if(queue_, [&](const Waiting& w) { return w.spec.priority < spec.priority; });
     queue_.insert(at, Waiting{std::move(spec), std::move(channel), Clock::now()});
   }
@@ -131,105 +126,9 @@ void Scheduler::DropDeadWaiters() {
     if (error) waiting.channel->Push(JobFailed{*error});
     return error.has_value();
   };
-  if (next_ && given_up(next_->waiting)) {
-    pool_.Release(next_->lease.dialogue, 0);
-    next_.reset();
-  }
+  if (next_ && given_up(next_->waiting)) pool_.Release(TakeHeldBack().lease.dialogue, 0);
   const std::lock_guard lock(mutex_);
   std::erase_if(queue_, given_up);
-}
-
-void Scheduler::YieldFromPrompt(Active& reading) {
-  if (IsOver(reading)) {
-    reading.stop_reading.store(true);
-    return;
-  }
-  const auto now = Clock::now();
-  if (now - reading.last_progress >= kProgressInterval) {
-    reading.last_progress = now;
-    reading.channel().Push(PromptProgress{static_cast<int64_t>(reading.spec().prompt.size()), reading.cached_tokens,
-                                          reading.share_read, MillisecondsSince(reading.reading_start)});
-  }
-  // The prompt gets as much time as the round before took.
-  if (now - round_end_ < round_duration_) return;
-  WriteRound();
-}
-
-bool Scheduler::WriteRound() {
-  const auto start = Clock::now();
-  bool any = false, stepped = false;
-  for (const auto& active : active_) {
-    if (active->finished || !active->was_read || active->writers.empty()) continue;
-    any = true;
-    stepped = StepActive(*active) == Stepped::kYes || stepped;
-  }
-  round_end_ = Clock::now();
-  round_duration_ = round_end_ - start;
-  return !any || stepped;
-}
-
-Scheduler::Stepped Scheduler::StepActive(Active& active) {
-  if (IsOver(active)) return Stepped::kYes;
-  Stepped all = Stepped::kNoMemory;
-  bool is_done = true;
-  for (const auto& writer : active.writers) {
-    if (writer->ended) continue;
-    if (StepWriter(active, *writer) == Stepped::kYes) all = Stepped::kYes;
-    if (active.finished) return Stepped::kYes;
-    is_done = is_done && writer->ended;
-  }
-  if (is_done) {
-    active.channel().Push(JobDone{});
-    Finish(active);
-  }
-  return all;
-}
-
-Scheduler::Stepped Scheduler::StepWriter(Active& active, Writer& writer) {
-  Result<AnswerStep> step = writer.answer->Next();
-  if (!step.ok() && step.status().code() == StatusCode::kResourceExhausted &&
-      pool_.MakeRoom(engine_->kv_block_bytes())) {
-    step = writer.answer->Next();
-  }
-  if (!step.ok()) {
-    if (step.status().code() == StatusCode::kResourceExhausted) return Stepped::kNoMemory;
-    Fail(active, ToApiError(step.status()));
-    return Stepped::kYes;
-  }
-  AnswerDelta delta;
-  delta.choice = writer.choice;
-  delta.token = step->token;
-  delta.text = std::move(step->text);
-  delta.ended = writer.ended = step->ended;
-  if (active.spec().top_logprobs >= 0 && step->token >= 0 && !writer.session->logits().empty()) {
-    AddLogprobs(writer.session->logits(), active.spec().top_logprobs, &delta);
-  }
-  const auto now = Clock::now();
-  if (metrics_ != nullptr && step->token >= 0) {
-    if (writer.last_token == Clock::time_point()) {
-      metrics_->CountFirstToken(SecondsSince(active.waiting.arrival));
-    } else {
-      metrics_->CountNextToken(ToMilliseconds(now - writer.last_token) / 1000);
-    }
-  }
-  writer.last_token = now;
-  if (writer.ended) {
-    delta.stats = writer.answer->stats();
-    if (metrics_ != nullptr) metrics_->CountAnswer(delta.stats, SecondsSince(active.waiting.arrival));
-  }
-  active.channel().Push(std::move(delta));
-  return Stepped::kYes;
-}
-
-/// Every answer waits for memory: the youngest request gives its own to the others.
-void Scheduler::FailForMemory() {
-  for (auto it = active_.rbegin(); it != active_.rend(); ++it) {
-    if ((*it)->finished) continue;
-    Fail(**it, ToApiError(Status(StatusCode::kResourceExhausted, "the answers that run have filled the KV budget of " +
-                                                                     FormatBytes(options_.pool.kv_budget_bytes) +
-                                                                     "; this one was given up")));
-    return;
-  }
 }
 
 bool Scheduler::IsOver(Active& active) {
@@ -260,11 +159,11 @@ void Scheduler::Fail(Active& active, const ApiError& error) {
 
 void Scheduler::Finish(Active& active) { active.finished = true; }
 
-/// Not while a prompt is read: its dialogue may be one of them.
+/// Gives the dialogues back, but for those that Sync is still at work in.
 void Scheduler::RemoveFinished() {
   for (auto it = active_.begin(); it != active_.end();) {
     Active& active = **it;
-    if (!active.finished) {
+    if (!active.finished || std::ranges::find(reading_, &active) != reading_.end()) {
       ++it;
       continue;
     }

@@ -1,9 +1,10 @@
 // Who computes when. One thread, the engine's, owns all dialogues: it takes requests out of the queue, reads their
-// prompts one after the other, and writes the answers of all running requests in turn, a token each. While a long
-// prompt is read the answers go on: at most half of the time is theirs then, so that both get on.
+// prompts, and writes the answers of all running requests, a token of each in one pass through the model. While a long
+// prompt is read the answers go on: at most half of the time is theirs then, so that both get on. And shorter prompts
+// are read in between (reading_order.h).
 //
-// Each dialogue computes exactly what it would compute alone (RunControl::yield, Answer): what others do at the same
-// time changes nothing but when.
+// Each dialogue computes exactly what it would compute alone (RunControl::yield, Engine::StepAnswers): what others do
+// at the same time changes nothing but when.
 //
 // Thread rule: Submit, OnEngineThread, pool() and the counts are thread-safe.
 #pragma once
@@ -14,6 +15,8 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -26,8 +29,9 @@
 namespace loopserve::server {
 
 struct SchedulerOptions {
-  size_t max_running = 16;   ///< requests whose prompts are read or whose answers are written
-  size_t max_waiting = 256;  ///< beyond them a request is refused
+  size_t max_running = 16;                           ///< requests whose prompts are read or whose answers are written
+  size_t max_waiting = 256;                          ///< beyond them a request is refused
+  std::chrono::milliseconds progress_interval{250};  ///< from one PromptProgress to the next
   PoolOptions pool;
 };
 
@@ -55,6 +59,7 @@ class Scheduler {
  private:
   struct Writer;
   struct Active;
+  struct Turn;
   struct Waiting {
     JobSpec spec;
     std::shared_ptr<JobChannel> channel;
@@ -70,8 +75,13 @@ class Scheduler {
   void RunTasks();
   void DropDeadWaiters();
   void Admit();
-  /// The first of the queue whose dialogue is free, taken out of it.
-  std::optional<Candidate> TakeNext();
+  /// Makes the first of the queue that may be read now and whose dialogue is free the next.
+  void TakeNext();
+  /// The next, which is none any more.
+  Candidate TakeHeldBack();
+  size_t CountWaiting() const { return queue_.size() + (next_ ? 1 : 0); }
+  /// Whether the prompts on their way let it be read before them.
+  bool MayReadNow(const JobSpec& spec) const;
   /// Why it need not wait any longer, if so.
   std::optional<ApiError> WhyGivenUp(const Waiting& waiting) const;
   bool MakeRoomFor(const Waiting& waiting, const HeldDialogue& dialogue);
@@ -81,11 +91,12 @@ class Scheduler {
   Status ReadPrompt(Active& active, const SessionPool::Lease& lease);
   Status BeginAnswers(Active& active);
   void YieldFromPrompt(Active& reading);
+  void TellReaders();
   /// One token for each answer; false where none could be written for want of memory.
   bool WriteRound();
-  enum class Stepped { kYes, kNoMemory };
-  Stepped StepWriter(Active& active, Writer& writer);
-  Stepped StepActive(Active& active);
+  bool WriteTokens(std::span<const Turn> turns);
+  void Deliver(const Turn& turn, Result<AnswerStep> step);
+  void CountToken(const Active& active, Writer& writer, Token token);
   void FailForMemory();
   /// Whether the client is gone or its time is over, or the server goes down; fails it then.
   bool IsOver(Active& active);
@@ -103,13 +114,14 @@ class Scheduler {
   std::condition_variable work_arrived_;
   std::deque<Waiting> queue_;                ///< highest priority first, then in order of arrival
   std::deque<std::function<void()>> tasks_;  ///< of OnEngineThread
+  std::optional<Candidate> next_;            ///< waits for memory, before all others; the engine's thread reads freely
   bool stopping_ = false;
   Clock::time_point stop_deadline_;
   std::atomic<size_t> n_running_{0};
 
   // The engine's thread alone.
   std::list<std::unique_ptr<Active>> active_;
-  std::optional<Candidate> next_;  ///< waits for memory, before all others
+  std::vector<Active*> reading_;  ///< their prompts are on their way, each in the yield of the one before
   Clock::time_point round_end_;
   Clock::duration round_duration_{};
 

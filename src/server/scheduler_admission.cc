@@ -1,4 +1,4 @@
-// How a request leaves the queue: its dialogue is found, room is made, its prompt is read, its answers begin.
+// How a request leaves the queue: its dialogue is found, and room is made.
 #include <algorithm>
 #include <utility>
 
@@ -19,33 +19,40 @@ int64_t PlannedAnswer(const SamplingParams& sampling) {
 
 }  // namespace
 
-std::optional<Scheduler::Candidate> Scheduler::TakeNext() {
+void Scheduler::TakeNext() {
   const std::lock_guard lock(mutex_);
+  if (stopping_) return;
   for (auto at = queue_.begin(); at != queue_.end(); ++at) {
+    if (!MayReadNow(at->spec)) continue;
     const SessionPool::Lease lease = pool_.Acquire(at->spec);
     if (lease.dialogue == nullptr) continue;
-    Candidate taken{std::move(*at), lease};
+    next_ = Candidate{std::move(*at), lease};
     queue_.erase(at);
-    return taken;
+    return;
   }
-  return std::nullopt;
+}
+
+Scheduler::Candidate Scheduler::TakeHeldBack() {
+  const std::lock_guard lock(mutex_);
+  Candidate candidate = std::move(*next_);
+  next_.reset();
+  return candidate;
 }
 
 void Scheduler::Admit() {
   if (active_.size() >= options_.max_running) return;
-  if (!next_) next_ = TakeNext();
-  if (!next_) return;
+  if (!next_) TakeNext();
+  if (!next_ || !MayReadNow(next_->waiting.spec)) return;
   if (!MakeRoomFor(next_->waiting, *next_->lease.dialogue)) {
     // It stays the first: whoever needs less must not overtake it for ever.
     if (!active_.empty()) return;
-    next_->waiting.channel->Push(JobFailed{ToApiError(
+    const Candidate candidate = TakeHeldBack();
+    candidate.waiting.channel->Push(JobFailed{ToApiError(
         Status(StatusCode::kResourceExhausted, "pinned sessions leave no room for this prompt in the KV budget"))});
-    pool_.Release(next_->lease.dialogue, 0);
-    next_.reset();
+    pool_.Release(candidate.lease.dialogue, 0);
     return;
   }
-  Candidate candidate = std::move(*next_);
-  next_.reset();
+  Candidate candidate = TakeHeldBack();
   Start(std::move(candidate.waiting), candidate.lease);
 }
 
@@ -97,48 +104,6 @@ void Scheduler::Start(Waiting waiting, const SessionPool::Lease& lease) {
   if (status.ok()) status = BeginAnswers(active);
   if (status.ok() || active.finished) return;
   if (!IsOver(active)) Fail(active, ToApiError(status));
-}
-
-Status Scheduler::ReadPrompt(Active& active, const SessionPool::Lease& lease) {
-  active.reading_start = active.last_progress = round_end_ = Clock::now();
-  const std::span<const Token> held = active.dialogue->session.tokens();
-  active.cached_tokens = std::ranges::mismatch(held, active.spec().prompt).in1 - held.begin();
-  RunControl control;
-  control.cancel = &active.stop_reading;
-  control.measure_quality = active.spec().measure_quality;
-  control.on_progress = [&](double share) { active.share_read = share; };
-  control.yield = [&] { YieldFromPrompt(active); };
-  Result<SyncStats> stats = active.dialogue->session.Sync(active.spec().prompt, control);
-  if (!stats.ok() && stats.status().code() == StatusCode::kResourceExhausted) {
-    // Others took memory meanwhile, or a fork's tail was not counted.
-    pool_.MakeRoom(BytesFor(active.spec(), 0, active.dialogue) + engine_->kv_block_bytes());
-    stats = active.dialogue->session.Sync(active.spec().prompt, control);
-  }
-  LS_RETURN_IF_ERROR(stats.status());
-  active.was_read = true;
-  if (metrics_ != nullptr) metrics_->CountPrompt(*stats);
-  active.channel().Push(PromptRead{*stats, active.dialogue->id, lease.divergence});
-  return Status::Ok();
-}
-
-Status Scheduler::BeginAnswers(Active& active) {
-  RunControl control;
-  control.cancel = &active.stop_reading;
-  control.measure_quality = active.spec().measure_quality;
-  SamplingParams sampling = active.spec().sampling;
-  for (int i = 0; i < active.spec().n; ++i, ++sampling.seed) {
-    auto writer = std::make_unique<Writer>();
-    writer->choice = active.spec().first_choice + i;
-    if (i > 0) writer->fork = active.dialogue->session.Fork();
-    writer->session = i > 0 ? &*writer->fork : &active.dialogue->session;
-    active.writers.push_back(std::move(writer));
-  }
-  sampling.seed = active.spec().sampling.seed;
-  for (const auto& writer : active.writers) {
-    LS_ASSIGN_OR_RETURN(writer->answer, writer->session->BeginAnswer(sampling, control));
-    ++sampling.seed;
-  }
-  return Status::Ok();
 }
 
 }  // namespace loopserve::server

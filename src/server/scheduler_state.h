@@ -5,9 +5,13 @@
 #include <optional>
 #include <vector>
 
+#include "src/server/reading_order.h"
 #include "src/server/scheduler.h"
 
 namespace loopserve::server {
+
+/// Prompts that are read at once: as many as RunControl::yield allows.
+inline constexpr size_t kMaxReadings = 3;
 
 /// One of a request's answers.
 struct Scheduler::Writer {
@@ -25,7 +29,7 @@ struct Scheduler::Active {
   std::vector<std::unique_ptr<Writer>> writers;
   std::atomic<bool> stop_reading{false};
   Clock::time_point reading_start, last_progress;
-  double share_read = 0;
+  Reading reading;
   int64_t cached_tokens = 0;
   size_t planned_bytes = 0;
   bool was_read = false;
@@ -33,6 +37,12 @@ struct Scheduler::Active {
 
   const JobSpec& spec() const { return waiting.spec; }
   JobChannel& channel() const { return *waiting.channel; }
+};
+
+/// An answer's turn to get a token.
+struct Scheduler::Turn {
+  Active* active = nullptr;
+  Writer* writer = nullptr;
 };
 
 }  // namespace loopserve::server

@@ -24,6 +24,7 @@ class TestModel {
       : path_((std::filesystem::path(testing::TempDir()) / ("server_" + std::to_string(getpid()) + ".gguf")).string()) {
     TinyGgufOptions options = TinyModel(TinyFamily::kLlama);
     options.context_tokens = context_tokens;
+    options.weight_type = GGML_TYPE_Q8_0;  // one that answers share their steps with
     options.chat_template =
         "{% for m in messages %}{% if m.role == 'thrown' %}{{ raise_exception('no such role here') }}{% endif %}"
         "[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
@@ -35,7 +36,7 @@ class TestModel {
   std::shared_ptr<Engine> Open(size_t kv_budget_bytes = 0) const {
     EngineOptions options;
     options.model_path = path_;
-    options.threads = 2;
+    options.threads = 1;
     options.kv_budget_bytes = kv_budget_bytes;
     auto engine = Engine::Open(options);
     EXPECT_TRUE(engine.ok()) << engine.status().message();

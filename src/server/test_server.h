@@ -23,6 +23,7 @@ struct Message {
 
 class ServerTest : public testing::Test {
  protected:
+  explicit ServerTest(int context_tokens = 4096) : model_(context_tokens) {}
   static ServerOptions Options() {
     ServerOptions options;
     options.model_id = "tiny";

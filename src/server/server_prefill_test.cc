@@ -1,0 +1,123 @@
+// What clients see of a long prompt while it is read, and what becomes of it when they leave.
+#include <functional>
+#include <future>
+#include <thread>
+
+#include "src/server/test_server.h"
+
+namespace loopserve::server {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr int kManyWords = 4000;  // some 12,000 tokens
+
+class ServerPrefillTest : public ServerTest {
+ protected:
+  ServerPrefillTest() : ServerTest(16384) {}
+
+  /// Told of every chunk.
+  static ServerOptions EagerOptions() {
+    ServerOptions options = Options();
+    options.scheduler.progress_interval = std::chrono::milliseconds(0);
+    return options;
+  }
+  static JsonIn LongBody() {
+    JsonIn body = ChatBody({{"user", TestWords(kManyWords, 1)}});
+    body["stream"] = true;
+    return body;
+  }
+  /// What comes of a stream until `enough` says so of all that came; the client leaves then.
+  std::string ReadUntil(const JsonIn& body, const std::function<bool(const std::string&)>& enough) const {
+    std::string received;
+    auto client = Client();
+    httplib::Request request;
+    request.method = "POST";
+    request.path = "/v1/chat/completions";
+    request.body = body.dump();
+    request.content_receiver = [&](const char* data, size_t n, size_t, size_t) {
+      received.append(data, n);
+      return !enough(received);
+    };
+    client.send(request);
+    return received;
+  }
+  static bool Never(const std::string&) { return false; }
+};
+
+TEST_F(ServerPrefillTest, AStreamTellsHowFarThePromptIsRead) {
+  Serve(EagerOptions());
+  JsonIn body = LongBody();
+  body["return_progress"] = true;
+  int64_t processed = 0, total = 0;
+  int n_told = 0;
+  bool answer_began = false;
+  for (const std::string& data : Stream("/v1/chat/completions", body)) {
+    const JsonIn event = JsonIn::parse(data, nullptr, false);
+    if (event.is_discarded()) continue;  // [DONE]
+    if (!event.contains("prompt_progress")) {
+      answer_began = true;
+      continue;
+    }
+    EXPECT_FALSE(answer_began);
+    const JsonIn& progress = event["prompt_progress"];
+    total = progress["total"];
+    EXPECT_EQ(progress["cache"], 0);
+    EXPECT_GE(progress["processed"], processed);
+    processed = progress["processed"];
+    EXPECT_LE(processed, total);
+    ++n_told;
+  }
+  EXPECT_TRUE(answer_began);
+  EXPECT_GT(total, 2 * kManyWords);
+  EXPECT_GT(n_told, total / 256) << "after every chunk";
+  EXPECT_EQ(processed, total);
+}
+
+TEST_F(ServerPrefillTest, ElseProgressIsAComment) {
+  Serve(EagerOptions());
+  const std::string received = ReadUntil(LongBody(), Never);
+  EXPECT_TRUE(received.starts_with(": accepted\n\n")) << "headers and a first sign leave before anything is computed";
+  EXPECT_THAT(received, HasSubstr("\n\n: progress "));
+  EXPECT_THAT(received, Not(HasSubstr("prompt_progress")));
+  EXPECT_LT(received.rfind(": progress "), received.find("data: "));
+  EXPECT_THAT(received, HasSubstr("data: [DONE]"));
+}
+
+TEST_F(ServerPrefillTest, SilenceIsFilledWithPings) {
+  Serve();
+  // The engine does nothing until a ping came.
+  std::promise<void> ping_came;
+  std::thread holder(
+      [&] { server_->context().scheduler->OnEngineThread([&](SessionPool&) { ping_came.get_future().wait(); }); });
+  bool told = false;
+  JsonIn body = ChatBody({{"user", TestWords(10, 1)}});
+  body["stream"] = true;
+  const std::string received = ReadUntil(body, [&](const std::string& so_far) {
+    if (!told && so_far.find(": ping\n\n") != std::string::npos) {
+      told = true;
+      ping_came.set_value();
+    }
+    return false;
+  });
+  holder.join();
+  EXPECT_LT(received.find(": ping\n\n"), received.find("data: "));
+  EXPECT_THAT(received, HasSubstr("data: [DONE]"));
+}
+
+TEST_F(ServerPrefillTest, AClientThatLeavesEndsTheReading) {
+  Serve(EagerOptions());
+  const std::string received =
+      ReadUntil(LongBody(), [](const std::string& so_far) { return so_far.find(": progress ") != std::string::npos; });
+  EXPECT_THAT(received, Not(HasSubstr("data: ")));
+  // The next request's turn comes when the first one's is over.
+  EXPECT_EQ(Post("/v1/chat/completions", ChatBody({{"user", "hello"}})).first, 200);
+  auto client = Client();
+  const std::string metrics = client.Get("/metrics")->body;
+  EXPECT_THAT(metrics, HasSubstr("vllm:request_prefill_time_seconds_count{model_name=\"tiny\"} 1\n"))
+      << "of the second: the first prompt was not read to its end";
+}
+
+}  // namespace
+}  // namespace loopserve::server
