@@ -60,6 +60,15 @@ HWY_INLINE Floats DotInts(const Ints* w, const int16_t* HWY_RESTRICT y) {
   return hn::ConvertTo(F32(), hn::Add(low, high));
 }
 
+/// Of integers that are in registers, whole groups.
+template <int kCount>
+HWY_INLINE Floats DotInts(const Ints* w, const Ints* y) {
+  Ints32 low = hn::Zero(I32()), high = hn::Zero(I32());
+  LOOPSERVE_UNROLL
+  for (int i = 0; i < kCount; ++i) low = hn::ReorderWidenMulAccumulate(I32(), w[i], y[i], low, high);
+  return hn::ConvertTo(F32(), hn::Add(low, high));
+}
+
 /// A group's scale in all even lanes, its sum in all odd ones.
 HWY_INLINE Floats LoadGroup(const PreparedRow& row, int64_t g) {
   uint64_t pair;
@@ -83,21 +92,21 @@ HWY_INLINE void AddGroup(const PreparedRow& row, int64_t g, const Ints* w, Float
   const Floats dot = DotInts<0, kParts>(w, row.ints + g * kGroup);
   Floats factor;
   if constexpr (Format<kType>::kOffsetFactor != 0) {
-    const Floats both = hn::Mul(scale_and_offset, LoadGroup(row, g));
-    *offset = hn::Add(*offset, both);
-    factor = hn::DupEven(both);
+    const Floats of_row = LoadGroup(row, g);
+    *offset = hn::MulAdd(scale_and_offset, of_row, *offset);
+    factor = hn::DupEven(hn::Mul(scale_and_offset, of_row));
   } else {
     factor = hn::Mul(scale_and_offset, hn::Set(F32(), row.scales[g]));
   }
   *sum = hn::MulAdd(dot, factor, *sum);
 }
 
-/// kColumns matrix rows, row_bytes apart, of a type with one block for each group. sum and offset: [kRows][kColumns],
-/// offset as in AddGroup. Several columns at once: their chains of additions are independent, and they share the loads
-/// of the prepared rows.
-template <StoredType kType, int kRows, int kColumns>
+/// kColumns matrix rows, row_bytes apart, of a type with one block for each group. sum and offset: [kColumns], offset
+/// as in AddGroup. Several columns at once: their chains of additions are independent, and they share the loads of the
+/// prepared row.
+template <StoredType kType, int kColumns>
 HWY_INLINE void SmallBlocks(const uint8_t* HWY_RESTRICT weights, int64_t row_bytes, int64_t groups,
-                            const PreparedRow* rows, Floats* sum, Floats* offset) {
+                            const PreparedRow& row, Floats* sum, Floats* offset) {
   using Type = Format<kType>;
   for (int64_t g = 0; g < groups; ++g) {
     FetchAhead(weights + g * kColumns * Type::kGroupBytes, kColumns * Type::kGroupBytes);
@@ -106,11 +115,7 @@ HWY_INLINE void SmallBlocks(const uint8_t* HWY_RESTRICT weights, int64_t row_byt
       const uint8_t* group = weights + c * row_bytes + g * Type::kGroupBytes;
       Ints w[kParts];
       Type::Unpack(group, w);
-      const Floats scale_and_offset = Type::ScaleAndOffset(group);
-      LOOPSERVE_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        AddGroup<kType>(rows[r], g, w, scale_and_offset, &sum[r * kColumns + c], &offset[r * kColumns + c]);
-      }
+      AddGroup<kType>(row, g, w, Type::ScaleAndOffset(group), &sum[c], &offset[c]);
     }
   }
 }
@@ -160,21 +165,88 @@ HWY_INLINE void BlockQ6(const uint8_t* HWY_RESTRICT block, const PreparedRow* ro
   }
 }
 
-/// Matrix rows of types with one block for each group.
+/// Keeps a compiler from taking what was just stored from its register, by shuffles: broadcasts of memory cost less.
+template <int kColumns>
+HWY_INLINE void KeepInMemory(float (&values)[kColumns][kPaddedRows]) {
+#if HWY_COMPILER_GCC_ACTUAL || HWY_COMPILER_CLANG
+  asm("" : "+m"(values));
+#else
+  (void)values;
+#endif
+}
+
+/// Matrix rows, row_bytes apart, of a type with one block for each group, against several rows: sums as SmallColumns
+/// makes them of each, but what only multiplies scales is done for all rows at once, and the rows' integers are loaded
+/// once for all columns. groups_of_rows: see GroupsOfRows.
 template <StoredType kType, int kRows, int kColumns>
-HWY_INLINE void SmallColumns(const uint8_t* HWY_RESTRICT weights, int64_t k, const PreparedRow* rows,
-                             float* HWY_RESTRICT out, int64_t out_stride) {
+HWY_INLINE void SmallColumnsOfRows(const uint8_t* HWY_RESTRICT weights, int64_t k, const PreparedRow* rows,
+                                   const float* HWY_RESTRICT groups_of_rows, float* HWY_RESTRICT out,
+                                   int64_t out_stride) {
+  using Type = Format<kType>;
+  constexpr int kVectors = (kRows + kFloatLanes - 1) / kFloatLanes;
   const int64_t groups = k / kGroup;
-  Floats sum[kRows * kColumns], offset[kRows * kColumns];
+  const int64_t row_bytes = groups * Type::kGroupBytes;
+  HWY_ALIGN float factors[kColumns][kPaddedRows];
+  HWY_ALIGN float offsets[kPaddedRows];
+  Floats sum[kColumns * kRows], offset[kColumns * kVectors];
   LOOPSERVE_UNROLL
-  for (int i = 0; i < kRows * kColumns; ++i) sum[i] = offset[i] = hn::Zero(F32());
-  SmallBlocks<kType, kRows, kColumns>(weights, groups * Format<kType>::kGroupBytes, groups, rows, sum, offset);
-  for (int r = 0; r < kRows; ++r) {
+  for (int i = 0; i < kColumns * kRows; ++i) sum[i] = hn::Zero(F32());
+  LOOPSERVE_UNROLL
+  for (int i = 0; i < kColumns * kVectors; ++i) offset[i] = hn::Zero(F32());
+  for (int64_t g = 0; g < groups; ++g) {
+    FetchAhead(weights + g * kColumns * Type::kGroupBytes, kColumns * Type::kGroupBytes);
+    Ints w[kColumns * kParts];
+    LOOPSERVE_UNROLL
     for (int c = 0; c < kColumns; ++c) {
-      // All odd lanes of an offset are the same.
-      const float offsets = Format<kType>::kOffsetFactor * hn::GetLane(hn::DupOdd(offset[r * kColumns + c]));
-      out[r * out_stride + c] = hn::GetLane(hn::SumOfLanes(F32(), sum[r * kColumns + c])) + offsets;
+      const uint8_t* group = weights + c * row_bytes + g * Type::kGroupBytes;
+      Type::Unpack(group, w + c * kParts);
+      const Floats scale_and_offset = Type::ScaleAndOffset(group);
+      LOOPSERVE_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        const float* of_rows = groups_of_rows + 2 * kPaddedRows * g + v * kFloatLanes;
+        hn::Store(hn::Mul(hn::DupEven(scale_and_offset), hn::Load(F32(), of_rows)), F32(),
+                  factors[c] + v * kFloatLanes);
+        if constexpr (Type::kOffsetFactor != 0) {
+          Floats& all = offset[c * kVectors + v];
+          all = hn::MulAdd(hn::DupOdd(scale_and_offset), hn::Load(F32(), of_rows + kPaddedRows), all);
+        }
+      }
     }
+    KeepInMemory(factors);
+    LOOPSERVE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      Ints y[kParts];
+      LOOPSERVE_UNROLL
+      for (int i = 0; i < kParts; ++i) y[i] = hn::Load(I16(), rows[r].ints + g * kGroup + i * kIntLanes);
+      LOOPSERVE_UNROLL
+      for (int c = 0; c < kColumns; ++c) {
+        Floats& one = sum[c * kRows + r];
+        one = hn::MulAdd(DotInts<kParts>(w + c * kParts, y), hn::Set(F32(), factors[c][r]), one);
+      }
+    }
+  }
+  for (int c = 0; c < kColumns; ++c) {
+    for (int v = 0; v < kVectors; ++v) hn::Store(offset[c * kVectors + v], F32(), offsets + v * kFloatLanes);
+    for (int r = 0; r < kRows; ++r) {
+      out[r * out_stride + c] =
+          hn::GetLane(hn::SumOfLanes(F32(), sum[c * kRows + r])) + Type::kOffsetFactor * offsets[r];
+    }
+  }
+}
+
+/// Matrix rows of types with one block for each group, against one row.
+template <StoredType kType, int kColumns>
+HWY_INLINE void SmallColumns(const uint8_t* HWY_RESTRICT weights, int64_t k, const PreparedRow& row,
+                             float* HWY_RESTRICT out) {
+  const int64_t groups = k / kGroup;
+  Floats sum[kColumns], offset[kColumns];
+  LOOPSERVE_UNROLL
+  for (int c = 0; c < kColumns; ++c) sum[c] = offset[c] = hn::Zero(F32());
+  SmallBlocks<kType, kColumns>(weights, groups * Format<kType>::kGroupBytes, groups, row, sum, offset);
+  for (int c = 0; c < kColumns; ++c) {
+    // All odd lanes of an offset are the same.
+    const float offsets = Format<kType>::kOffsetFactor * hn::GetLane(hn::DupOdd(offset[c]));
+    out[c] = hn::GetLane(hn::SumOfLanes(F32(), sum[c])) + offsets;
   }
 }
 
@@ -199,45 +271,59 @@ HWY_INLINE void ColumnK(const uint8_t* HWY_RESTRICT weights, int64_t k, const Pr
   }
 }
 
+template <StoredType kType>
+constexpr bool kIsSmall = kType != StoredType::kQ4_K&& kType != StoredType::kQ5_K&& kType != StoredType::kQ6_K;
+/// Whether there are 32 registers, of 256 bits.
+constexpr bool kManyRegisters = HWY_TARGET <= HWY_AVX3 && kFloatLanes == 8;
+
 template <StoredType kType, int kRows>
-HWY_NOINLINE void Columns(const uint8_t* HWY_RESTRICT weights, int64_t k, const PreparedRow* rows, int64_t n_columns,
-                          float* HWY_RESTRICT out, int64_t out_stride) {
+HWY_NOINLINE void Columns(const uint8_t* HWY_RESTRICT weights, int64_t k, const PreparedRow* rows,
+                          const float* HWY_RESTRICT groups_of_rows, int64_t n_columns, float* HWY_RESTRICT out,
+                          int64_t out_stride) {
   int64_t c = 0;
-  if constexpr (kType == StoredType::kQ4_K || kType == StoredType::kQ5_K || kType == StoredType::kQ6_K) {
+  if constexpr (!kIsSmall<kType>) {
     const int64_t row_bytes = k / (kGroup * kBlockGroups) * Format<kType>::kBlockBytes;
     for (; c < n_columns; ++c) ColumnK<kType, kRows>(weights + c * row_bytes, k, rows, out + c, out_stride);
-  } else {
-    // As many as leave registers for the rest.
-    constexpr int kColumns = kRows == 1 ? 4 : 2;
+  } else if constexpr (kRows == 1) {
+    constexpr int kColumns = 4;  // as many as leave registers for the rest
     const int64_t row_bytes = k / kGroup * Format<kType>::kGroupBytes;
     for (; c + kColumns <= n_columns; c += kColumns) {
-      SmallColumns<kType, kRows, kColumns>(weights + c * row_bytes, k, rows, out + c, out_stride);
+      SmallColumns<kType, kColumns>(weights + c * row_bytes, k, *rows, out + c);
     }
-    for (; c < n_columns; ++c) SmallColumns<kType, kRows, 1>(weights + c * row_bytes, k, rows, out + c, out_stride);
+    for (; c < n_columns; ++c) SmallColumns<kType, 1>(weights + c * row_bytes, k, *rows, out + c);
+  } else {
+    const int64_t row_bytes = k / kGroup * Format<kType>::kGroupBytes;
+    constexpr int kColumns = kManyRegisters ? 4 : 2;
+    for (; c + kColumns <= n_columns; c += kColumns) {
+      SmallColumnsOfRows<kType, kRows, kColumns>(weights + c * row_bytes, k, rows, groups_of_rows, out + c, out_stride);
+    }
+    for (; c < n_columns; ++c) {
+      SmallColumnsOfRows<kType, kRows, 1>(weights + c * row_bytes, k, rows, groups_of_rows, out + c, out_stride);
+    }
   }
 }
 
 template <StoredType kType>
-void ColumnsOfType(const uint8_t* weights, int64_t k, const PreparedRow* rows, int n_rows, int64_t n_columns,
-                   float* out, int64_t out_stride) {
+void ColumnsOfType(const uint8_t* weights, int64_t k, const PreparedRow* rows, const float* groups_of_rows, int n_rows,
+                   int64_t n_columns, float* out, int64_t out_stride) {
   switch (n_rows) {
     case 1:
-      return Columns<kType, 1>(weights, k, rows, n_columns, out, out_stride);
+      return Columns<kType, 1>(weights, k, rows, groups_of_rows, n_columns, out, out_stride);
     case 2:
-      return Columns<kType, 2>(weights, k, rows, n_columns, out, out_stride);
+      return Columns<kType, 2>(weights, k, rows, groups_of_rows, n_columns, out, out_stride);
     case 3:
-      return Columns<kType, 3>(weights, k, rows, n_columns, out, out_stride);
+      return Columns<kType, 3>(weights, k, rows, groups_of_rows, n_columns, out, out_stride);
     default:
-      return Columns<kType, 4>(weights, k, rows, n_columns, out, out_stride);
+      return Columns<kType, 4>(weights, k, rows, groups_of_rows, n_columns, out, out_stride);
   }
 }
 
-void ColumnsImpl(StoredType type, const uint8_t* weights, int64_t k, const PreparedRow* rows, int n_rows,
-                 int64_t n_columns, float* out, int64_t out_stride) {
+void ColumnsImpl(StoredType type, const uint8_t* weights, int64_t k, const PreparedRow* rows,
+                 const float* groups_of_rows, int n_rows, int64_t n_columns, float* out, int64_t out_stride) {
   switch (type) {
 #define LOOPSERVE_TYPE(NAME) \
   case StoredType::NAME:     \
-    return ColumnsOfType<StoredType::NAME>(weights, k, rows, n_rows, n_columns, out, out_stride);
+    return ColumnsOfType<StoredType::NAME>(weights, k, rows, groups_of_rows, n_rows, n_columns, out, out_stride);
     LOOPSERVE_TYPE(kQ4_0)
     LOOPSERVE_TYPE(kQ4_1)
     LOOPSERVE_TYPE(kQ5_0)
@@ -252,7 +338,7 @@ void ColumnsImpl(StoredType type, const uint8_t* weights, int64_t k, const Prepa
 
 #else  // vectors of one lane
 
-void ColumnsImpl(StoredType type, const uint8_t* weights, int64_t k, const PreparedRow* rows, int n_rows,
+void ColumnsImpl(StoredType type, const uint8_t* weights, int64_t k, const PreparedRow* rows, const float*, int n_rows,
                  int64_t n_columns, float* out, int64_t out_stride) {
   StoredColumnsPlain(type, weights, k, rows, n_rows, n_columns, out, out_stride);
 }
@@ -268,7 +354,7 @@ namespace loopserve {
 
 /// More rows than are multiplied at a time go over so many bytes of weights before they go on: weights come from memory
 /// once.
-constexpr int64_t kBlockBytes = 16384;
+constexpr int64_t kBlockBytes = 65536;
 
 HWY_EXPORT(PrepareRowImpl);
 HWY_EXPORT(ColumnsImpl);
@@ -304,26 +390,47 @@ void PrepareRow(const float* x, int64_t k, std::byte* prepared) {
    const_cast<float*>(row.sums));
 }
 
+size_t PreparedBytes(int64_t k, int64_t n_rows) {
+  const size_t of_parts = n_rows == 1 ? 0 : static_cast<size_t>(RowParts(n_rows)) * PartGroupsBytes(k);
+  return static_cast<size_t>(n_rows) * PreparedRowBytes(k) + of_parts;
+}
+
+void PrepareTogether(std::byte* prepared, int64_t k, int64_t n_rows) {
+  if (n_rows == 1) return;
+  for (int64_t part = 0; part < RowParts(n_rows); ++part) {
+    float* target = const_cast<float*>(GroupsOfRows(prepared, k, n_rows, part));
+    std::memset(target, 0, PartGroupsBytes(k));
+    const int64_t first = FirstRowOfPart(n_rows, part), end = FirstRowOfPart(n_rows, part + 1);
+    for (int64_t r = first; r < end; ++r) {
+      const PreparedRow row = PreparedRowAt(prepared + static_cast<size_t>(r) * PreparedRowBytes(k), k);
+      for (int64_t g = 0; g < k / 32; ++g) {
+        target[2 * kPaddedRows * g + r - first] = row.scales[g];
+        target[2 * kPaddedRows * g + kPaddedRows + r - first] = row.sums[g];
+      }
+    }
+  }
+}
+
 void StoredProduct(const StoredMatrix& matrix, const std::byte* prepared, int64_t n_rows, int64_t first_column,
                    int64_t n_columns, float* out, int64_t out_stride) {
   const StoredBlock block = BlockOf(matrix.type);
   LS_CHECK(matrix.k % block.weights == 0 && first_column + n_columns <= matrix.n);
   const int64_t row_bytes = matrix.k / block.weights * block.bytes;
   const auto* weights = reinterpret_cast<const uint8_t*>(matrix.data) + first_column * row_bytes;
-  const int64_t n_parts = (n_rows + kMaxProductRows - 1) / kMaxProductRows;
+  const int64_t n_parts = RowParts(n_rows);
   const int64_t block_columns = n_parts == 1 ? n_columns : std::max<int64_t>(4, kBlockBytes / row_bytes / 4 * 4);
   for (int64_t column = 0; column < n_columns; column += block_columns) {
     const int64_t columns = std::min(block_columns, n_columns - column);
     for (int64_t part = 0; part < n_parts; ++part) {
-      const int64_t first = n_rows * part / n_parts;
-      const auto count = static_cast<int>(n_rows * (part + 1) / n_parts - first);
+      const int64_t first = FirstRowOfPart(n_rows, part);
+      const auto count = static_cast<int>(FirstRowOfPart(n_rows, part + 1) - first);
       PreparedRow rows[kMaxProductRows];
       for (int r = 0; r < count; ++r) {
         rows[r] = PreparedRowAt(prepared + static_cast<size_t>(first + r) * PreparedRowBytes(matrix.k), matrix.k);
       }
       HWY_DYNAMIC_DISPATCH(ColumnsImpl)
-      (matrix.type, weights + column * row_bytes, matrix.k, rows, count, columns, out + first * out_stride + column,
-       out_stride);
+      (matrix.type, weights + column * row_bytes, matrix.k, rows, GroupsOfRows(prepared, matrix.k, n_rows, part), count,
+       columns, out + first * out_stride + column, out_stride);
     }
   }
 }

@@ -39,8 +39,14 @@ size_t PreparedRowBytes(int64_t k);
 /// an infinity gives NaN in every product.
 void PrepareRow(const float* x, int64_t k, std::byte* prepared);
 
-/// out[r * out_stride + c] = dot(row first_column + c of the matrix, prepared row r), c < n_columns, r < n_rows. A sum
-/// is the same, bit for bit, whatever other rows and columns are computed with it.
+/// Bytes of n_rows prepared rows, one behind the other, and what a product of several takes of all of them.
+size_t PreparedBytes(int64_t k, int64_t n_rows);
+/// To be called when all rows are prepared.
+void PrepareTogether(std::byte* prepared, int64_t k, int64_t n_rows);
+
+/// out[r * out_stride + c] = dot(row first_column + c of the matrix, prepared row r), c < n_columns, r < n_rows, of
+/// rows that were prepared together. A sum is the same, bit for bit, whatever other rows and columns are computed with
+/// it.
 void StoredProduct(const StoredMatrix& matrix, const std::byte* prepared, int64_t n_rows, int64_t first_column,
                    int64_t n_columns, float* out, int64_t out_stride);
 

@@ -77,7 +77,7 @@ struct StoredMath::Product {
 };
 
 struct StoredMath::Scratch {
-  std::byte* prepared;  ///< rows of PreparedRowBytes(k)
+  std::byte* prepared;  ///< PreparedBytes(k, rows)
   float* sums;          ///< [rows, kMaxColumns]
 };
 
@@ -92,7 +92,7 @@ StoredMath::StoredMath(const Model& model, int n_threads)
 StoredMath::~StoredMath() = default;
 
 Status StoredMath::Reserve(int64_t n_rows) {
-  const size_t bytes = static_cast<size_t>(n_rows) * PreparedRowBytes(widest_) +
+  const size_t bytes = PreparedBytes(widest_, n_rows) +
                        static_cast<size_t>(widest_ + kMaxColumns * n_rows) * sizeof(float) +
                        2 * AlignedBuffer::kAlignment;
   for (AlignedBuffer& scratch : scratch_) {
@@ -136,7 +136,7 @@ StoredMath::Product* StoredMath::AddNode(std::vector<ggml_tensor*> weights, std:
 StoredMath::Scratch StoredMath::PrepareInput(const Product& product, const ggml_tensor* input, int thread) const {
   std::byte* memory = scratch_[static_cast<size_t>(thread)].data();
   const size_t row_bytes = PreparedRowBytes(product.k);
-  auto* normed = reinterpret_cast<float*>(memory + static_cast<size_t>(input->ne[1]) * PreparedRowBytes(widest_));
+  auto* normed = reinterpret_cast<float*>(memory + PreparedBytes(widest_, input->ne[1]));
   for (int64_t r = 0; r < input->ne[1]; ++r) {
     const auto* row = reinterpret_cast<const float*>(static_cast<const std::byte*>(input->data) +
                                                      static_cast<size_t>(r) * input->nb[1]);
@@ -146,6 +146,7 @@ StoredMath::Scratch StoredMath::PrepareInput(const Product& product, const ggml_
     }
     PrepareRow(row, product.k, memory + static_cast<size_t>(r) * row_bytes);
   }
+  PrepareTogether(memory, product.k, input->ne[1]);
   return {memory, normed + widest_};
 }
 

@@ -15,7 +15,7 @@ constexpr int kManyWords = 4000;  // some 12,000 tokens
 
 class ServerPrefillTest : public ServerTest {
  protected:
-  ServerPrefillTest() : ServerTest(16384) {}
+  ServerPrefillTest() : ServerTest(32768) {}
 
   /// Told of every chunk.
   static ServerOptions EagerOptions() {
@@ -23,8 +23,8 @@ class ServerPrefillTest : public ServerTest {
     options.scheduler.progress_interval = std::chrono::milliseconds(0);
     return options;
   }
-  static JsonIn LongBody() {
-    JsonIn body = ChatBody({{"user", TestWords(kManyWords, 1)}});
+  static JsonIn LongBody(int n_words = kManyWords) {
+    JsonIn body = ChatBody({{"user", TestWords(n_words, 1)}});
     body["stream"] = true;
     return body;
   }
@@ -71,7 +71,7 @@ TEST_F(ServerPrefillTest, AStreamTellsHowFarThePromptIsRead) {
   }
   EXPECT_TRUE(answer_began);
   EXPECT_GT(total, 2 * kManyWords);
-  EXPECT_GT(n_told, total / 256) << "after every chunk";
+  EXPECT_GT(n_told, 0) << "of what this thread was too slow for only the newest is left";
   EXPECT_EQ(processed, total);
 }
 
@@ -108,15 +108,19 @@ TEST_F(ServerPrefillTest, SilenceIsFilledWithPings) {
 
 TEST_F(ServerPrefillTest, AClientThatLeavesEndsTheReading) {
   Serve(EagerOptions());
-  const std::string received =
-      ReadUntil(LongBody(), [](const std::string& so_far) { return so_far.find(": progress ") != std::string::npos; });
+  const std::string received = ReadUntil(LongBody(2 * kManyWords), [](const std::string& so_far) {
+    return so_far.find(": progress ") != std::string::npos;
+  });
   EXPECT_THAT(received, Not(HasSubstr("data: ")));
-  // The next request's turn comes when the first one's is over.
-  EXPECT_EQ(Post("/v1/chat/completions", ChatBody({{"user", "hello"}})).first, 200);
+  const Scheduler& scheduler = *server_->context().scheduler;
+  for (int i = 0; i < 3000 && scheduler.n_running() > 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(scheduler.n_running(), 0u);
+  EXPECT_EQ(engine_->kv_used_bytes(), 0u);
   auto client = Client();
-  const std::string metrics = client.Get("/metrics")->body;
-  EXPECT_THAT(metrics, HasSubstr("vllm:request_prefill_time_seconds_count{model_name=\"tiny\"} 1\n"))
-      << "of the second: the first prompt was not read to its end";
+  EXPECT_THAT(client.Get("/metrics")->body,
+              HasSubstr("vllm:request_prefill_time_seconds_count{model_name=\"tiny\"} 0\n"))
+      << "the prompt was not read to its end";
 }
 
 }  // namespace
