@@ -1,0 +1,67 @@
+"""Hours of use in minutes: dialogues that go on at random, clients that go away, a server that is stopped and killed.
+Every dialogue is told twice, at other times: greedy answers must be the same, restarts or not."""
+import asyncio
+import random
+import time
+
+from . import client, trace
+
+
+class Teller:
+    """Tells dialogues until `end` and checks what comes back. A server that is down is waited for."""
+
+    def __init__(self, url, end, seed):
+        self.url, self.end, self.source = url, end, random.Random(seed)
+        self.turns = self.same = self.closed = self.retries = 0
+        self.wrong = []
+
+    async def _turn(self, api, messages, tokens, salt):
+        """Asks until there is an answer: restarts lose requests that run, never dialogues."""
+        while True:
+            if self.source.random() < 0.15:
+                await client.ask(api, messages, tokens, stop_after=self.source.randint(0, 5), cache_salt=salt)
+                self.closed += 1
+            answer = await client.ask(api, messages, tokens, cache_salt=salt)
+            if not answer.error:
+                self.turns += 1
+                return answer.text
+            self.retries += 1
+            if time.monotonic() > self.end + 120:
+                raise RuntimeError(answer.error)
+            await asyncio.sleep(0.5)
+
+    async def _tell(self, api, number, times):
+        told = []
+        for turn in range(times):
+            messages = [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(told)]
+            messages.append({"role": "user", "content": trace.text_of(f"soak {number} {turn}", 30 + number * 37 % 400)})
+            answer = await self._turn(api, messages, 8 + number % 24, f"soak {number % 2}")
+            told += [messages[-1]["content"], answer]
+            await asyncio.sleep(self.source.uniform(0, 0.5))
+        return told
+
+    async def run(self, first_number, step):
+        api = client.connect(self.url)
+        number = first_number
+        while time.monotonic() < self.end:
+            times = self.source.randint(2, 4)
+            once = await self._tell(api, number, times)
+            again = await self._tell(api, number, times)
+            self.same += once == again
+            if once != again:
+                self.wrong.append(f"dialogue {number}: {again!r} where it was {once!r} before")
+            number += step
+        await api.close()
+
+
+async def tell(url, minutes, n_tellers, on_sample, sample_s=5):
+    """n_tellers at once for so long; on_sample() every few seconds (in a thread: it may restart the server)."""
+    end = time.monotonic() + 60 * minutes
+    tellers = [Teller(url, end, i) for i in range(n_tellers)]
+    running = asyncio.gather(*(t.run(i, n_tellers) for i, t in enumerate(tellers)))
+    while not running.done():
+        await asyncio.wait([running], timeout=sample_s)
+        if time.monotonic() < end:
+            await asyncio.to_thread(on_sample)
+    await running
+    return tellers
