@@ -30,6 +30,7 @@ struct SaveStats {
   uint64_t file_bytes = 0;  ///< afterwards
   bool appended = false;    ///< to the file that was there; else it was written anew
   double elapsed_ms = 0;
+  std::vector<std::string> deleted;  ///< ids of sessions that gave way to the budget
 };
 
 struct RestoredSession {
@@ -61,6 +62,9 @@ struct SessionStoreOptions {
   /// Most bytes of all stored sessions together; 0 = no limit. The file of one that is written anew counts once, though
   /// for a moment both are there. What is not pinned gives way, the least recently used first.
   uint64_t budget_bytes = 0;
+  /// Refuse a folder in which another store that asked for the same is open, in whatever process: for whoever keeps in
+  /// memory what the folder holds. Stores that do not ask may still read and write it.
+  bool alone = false;
 };
 
 class SessionFolder;
@@ -68,7 +72,8 @@ class SessionFolder;
 /// Sessions by id in one folder. Ids: 1 to 512 bytes of UTF-8 without control characters; they never become paths.
 class SessionStore {
  public:
-  /// Also removes what a save left that did not come to its end. kInvalidArgument, kNotFound, kIoError.
+  /// Also removes what a save left that did not come to its end. kInvalidArgument, kNotFound, kIoError;
+  /// kResourceExhausted: another one is `alone` in it.
   static Result<std::unique_ptr<SessionStore>> Open(const SessionStoreOptions& options);
   ~SessionStore();
 
@@ -79,10 +84,15 @@ class SessionStore {
   /// Errors: kNotFound, kCorruptData, kUnsupported (belongs to another model, ...), kContextLength, kResourceExhausted
   /// (the engine's KV budget), kIoError.
   Result<RestoredSession> Restore(const Engine& engine, std::string_view id);
-  /// kNotFound, kCorruptData, kUnsupported (a later format), kIoError.
+  /// Does not count as a use. kNotFound, kCorruptData, kUnsupported (a later format), kIoError.
   Result<StoredText> ReadText(std::string_view id);
+  /// Whether Restore would find a session of this engine: the first few KB of the file are looked at, and it does not
+  /// count as a use. Errors: those of Restore, but for what lies in the rest.
+  Status CheckFits(const Engine& engine, std::string_view id);
   /// The most recently used first. n_unreadable may be null: damaged files, which are left out.
   Result<std::vector<StoredSessionInfo>> List(int* n_unreadable = nullptr);
+  /// What counts against the budget: all files of sessions, readable or not.
+  Result<uint64_t> UsedBytes();
   /// kNotFound, kIoError.
   Status Delete(std::string_view id);
   /// A pinned session never gives way. kNotFound, kCorruptData, kIoError.

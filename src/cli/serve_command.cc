@@ -96,12 +96,19 @@ void AddServerOptions(CLI::App& sub, ServeCommand* command) {
       ->group("Server");
   sub.add_option("--alias", command->alias, "what clients call the model; else its file's name")->group("Server");
   sub.add_option("--kv-budget", command->kv_budget_bytes,
-                 "memory for keys and values, as 8GiB; idle sessions are dropped for it; 0: half of the machine's")
+                 "memory for keys and values, as 8GiB; idle sessions leave memory for it; 0: half of the machine's")
+      ->transform(CLI::AsSizeValue(false))
+      ->group("Server");
+  sub.add_option("--sessions-dir", command->server.store.directory,
+                 "folder of dialogues on disk, of this server alone; without it they live in memory only")
+      ->group("Server");
+  sub.add_option("--disk-budget", command->server.store.budget_bytes,
+                 "room for dialogues on disk, as 50GiB; the least recently used ones are deleted for it; 0: no limit")
       ->transform(CLI::AsSizeValue(false))
       ->group("Server");
   add("--parallel", &command->max_running, "requests that are worked on at once", 1, 1024);
   add("--queue", &command->max_waiting, "requests that may wait; more are refused with 429", 1, 1'000'000);
-  add("--max-sessions", &command->max_sessions, "dialogues held", 1, 100'000);
+  add("--max-sessions", &command->max_sessions, "dialogues in memory", 1, 100'000);
   add("--http-threads", &command->http_threads, "connections served at once", 1, 4096);
   add("--request-timeout", &command->timeout_s, "longest time of a request in seconds; 0: none", 0, 86'400);
   add("--grace", &command->grace_s, "time for answers to end after SIGTERM, in seconds", 0, 3600);

@@ -80,12 +80,16 @@ Result<StoredText> ReadStoredText(const SnapshotReader& reader) {
   return text;
 }
 
+Status CheckKey(const EngineImpl& engine, const SnapshotReader& reader) {
+  const auto mismatch = KeyMismatch(reader.header().key, engine.snapshot_key());
+  if (!mismatch) return Status::Ok();
+  return Status(StatusCode::kUnsupported,
+                "the stored session (" + reader.header().model_name + ") cannot go on here: " + *mismatch);
+}
+
 Result<RestoredSession> ReadSession(const std::shared_ptr<EngineImpl>& engine, const SnapshotReader& reader) {
   const auto start = Clock::now();
-  if (const auto mismatch = KeyMismatch(reader.header().key, engine->snapshot_key())) {
-    return Status(StatusCode::kUnsupported,
-                  "the stored session (" + reader.header().model_name + ") cannot go on here: " + *mismatch);
-  }
+  LS_RETURN_IF_ERROR(CheckKey(*engine, reader));
   LS_ASSIGN_OR_RETURN(StoredText text, ReadStoredText(reader));
   Result<Policy> policy = Policy::Parse(text.policy);
   if (!policy.ok())

@@ -24,6 +24,8 @@ struct SessionAccess {
 Status DescribeSession(const SessionImpl& session, std::string_view metadata, SnapshotRegions* regions,
                        SnapshotContent* content);
 
+/// kUnsupported, with the reason, where the file's dialogue cannot go on in this engine.
+Status CheckKey(const EngineImpl& engine, const SnapshotReader& reader);
 Result<RestoredSession> ReadSession(const std::shared_ptr<EngineImpl>& engine, const SnapshotReader& reader);
 Result<StoredText> ReadStoredText(const SnapshotReader& reader);
 

@@ -22,8 +22,8 @@ Result<SaveStats> SaveWith(const Session& session, std::string_view metadata, co
     SnapshotContent content;
     LS_RETURN_IF_ERROR(DescribeSession(SessionAccess::Of(session), metadata, &regions, &content));
     LS_ASSIGN_OR_RETURN(const SnapshotWriteStats written, write(std::move(content)));
-    return SaveStats{written.written_bytes, written.kept_bytes, written.file_bytes, written.appended,
-                     MillisecondsSince(start)};
+    return SaveStats{written.written_bytes, written.kept_bytes,       written.file_bytes,
+                     written.appended,      MillisecondsSince(start), {}};
   } catch (const std::bad_alloc&) {
     return Status(StatusCode::kResourceExhausted, "no memory to save the session");
   }
@@ -56,23 +56,34 @@ SessionStore::~SessionStore() = default;
 
 Result<std::unique_ptr<SessionStore>> SessionStore::Open(const SessionStoreOptions& options) {
   LS_ASSIGN_OR_RETURN(std::unique_ptr<SessionFolder> folder,
-                      SessionFolder::Open(FileOps::System(), options.directory, options.budget_bytes));
+                      SessionFolder::Open(FileOps::System(), options.directory, options.budget_bytes, options.alone));
   return std::unique_ptr<SessionStore>(new SessionStore(std::move(folder)));
 }
 
 Result<SaveStats> SessionStore::Save(const Session& session, std::string_view id, std::string_view metadata) {
-  return SaveWith(session, metadata, [&](SnapshotContent content) { return folder_->Save(id, std::move(content)); });
+  std::vector<std::string> deleted;
+  auto stats = SaveWith(session, metadata,
+                        [&](SnapshotContent content) { return folder_->Save(id, std::move(content), &deleted); });
+  if (stats.ok()) stats->deleted = std::move(deleted);
+  return stats;
 }
 
 Result<RestoredSession> SessionStore::Restore(const Engine& engine, std::string_view id) {
-  LS_ASSIGN_OR_RETURN(const SnapshotReader reader, folder_->Read(id));
+  LS_ASSIGN_OR_RETURN(const SnapshotReader reader, folder_->Read(id, SessionFolder::Use::kCounts));
   return ReadSession(SessionAccess::Of(engine), reader);
 }
 
 Result<StoredText> SessionStore::ReadText(std::string_view id) {
-  LS_ASSIGN_OR_RETURN(const SnapshotReader reader, folder_->Read(id));
+  LS_ASSIGN_OR_RETURN(const SnapshotReader reader, folder_->Read(id, SessionFolder::Use::kDoesNotCount));
   return ReadStoredText(reader);
 }
+
+Status SessionStore::CheckFits(const Engine& engine, std::string_view id) {
+  LS_ASSIGN_OR_RETURN(const SnapshotReader reader, folder_->Read(id, SessionFolder::Use::kDoesNotCount));
+  return CheckKey(*SessionAccess::Of(engine), reader);
+}
+
+Result<uint64_t> SessionStore::UsedBytes() { return folder_->UsedBytes(); }
 
 Result<std::vector<StoredSessionInfo>> SessionStore::List(int* n_unreadable) {
   LS_ASSIGN_OR_RETURN(const std::vector<StoredSnapshot> stored, folder_->List(n_unreadable));

@@ -32,19 +32,26 @@ struct StoredSnapshot {
 class SessionFolder {
  public:
   /// Makes the folder (for its owner alone) where it is missing, and removes what writers that died left. budget_bytes:
-  /// most bytes of all files together, 0 = no limit.
-  static Result<std::unique_ptr<SessionFolder>> Open(FileOps& ops, const std::string& path, uint64_t budget_bytes);
+  /// most bytes of all files together, 0 = no limit. alone: kResourceExhausted where another one is open that asked for
+  /// the same, here or in another process.
+  static Result<std::unique_ptr<SessionFolder>> Open(FileOps& ops, const std::string& path, uint64_t budget_bytes,
+                                                     bool alone = false);
 
   /// Adds the id to the content's regions and writes it. Where that would pass the budget, dialogues that are not
   /// pinned are deleted before, the least recently used first, damaged ones before all. kResourceExhausted, and nothing
-  /// deleted, where that would not be enough.
-  Result<SnapshotWriteStats> Save(std::string_view id, SnapshotContent content);
-  /// Opens one and counts as its use. kNotFound, and the errors of SnapshotReader.
-  Result<SnapshotReader> Read(std::string_view id);
+  /// deleted, where that would not be enough. deleted: gets the ids of those that were, as far as they could be read;
+  /// may be null.
+  Result<SnapshotWriteStats> Save(std::string_view id, SnapshotContent content,
+                                  std::vector<std::string>* deleted = nullptr);
+  /// Opens one; a use makes it the most recently used. kNotFound, and the errors of SnapshotReader.
+  enum class Use { kCounts, kDoesNotCount };
+  Result<SnapshotReader> Read(std::string_view id, Use use = Use::kCounts);
   /// All that can be read, the most recently used first. n_unreadable may be null: how many cannot.
   Result<std::vector<StoredSnapshot>> List(int* n_unreadable);
   Status Delete(std::string_view id);
   Status SetPinned(std::string_view id, bool pinned);
+  /// Bytes of all files of dialogues.
+  Result<uint64_t> UsedBytes() const;
 
   const std::string& path() const { return folder_.path; }
 
@@ -53,6 +60,7 @@ class SessionFolder {
     std::string name;
     uint64_t bytes = 0;
     int64_t last_used_unix_ms = 0;
+    std::string id;  ///< where it was needed and could be read
   };
 
   SessionFolder(SnapshotFolder folder, uint64_t budget_bytes)
@@ -60,10 +68,14 @@ class SessionFolder {
   Result<std::vector<File>> Files(bool temporary) const;
   Status RemoveLeftovers();
   /// Makes room for a file of that size under `name`. The lock is held.
-  Status MakeRoom(const std::string& name, uint64_t file_bytes);
+  Status MakeRoom(const std::string& name, uint64_t file_bytes, std::vector<std::string>* deleted);
+  /// Those that may be deleted, in this order.
+  std::vector<File> Candidates(const std::vector<File>& files) const;
+  Status BeAlone();
 
   SnapshotFolder folder_;
   uint64_t budget_bytes_;
+  UniqueFd owner_;  ///< locked while this one is alone in the folder
 };
 
 }  // namespace loopserve

@@ -26,8 +26,9 @@ struct Context {
   std::chrono::milliseconds ping_interval{5000};  ///< between signs of life on a stream that has nothing to say
   std::chrono::milliseconds default_timeout{0};   ///< of a request; 0: none
   int64_t created_s = 0;                          ///< when the model was loaded, since the epoch
-  std::shared_ptr<Engine> engine;                 ///< these two are there once `ready`
-  std::unique_ptr<Scheduler> scheduler;
+  std::shared_ptr<Engine> engine;                 ///< these three are there once `ready`
+  std::unique_ptr<DialogueStore> store;           ///< null where dialogues live in memory only
+  std::unique_ptr<Scheduler> scheduler;           ///< uses the store
   std::atomic<bool> ready{false};
   std::atomic<bool> stopping{false};
 };

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "src/base/sha256.h"
+#include "src/base/utf8.h"
 
 namespace loopserve::server {
 namespace {
@@ -65,10 +66,11 @@ Status ParseSampling(const Fields& fields, SamplingParams* sampling) {
   return sampling->Validate();
 }
 
-/// The first name that is given counts. A long one is hashed: it is kept for as long as the dialogue.
+/// The first name that is given counts. A long one is hashed: it is kept for as long as the dialogue. So is one of a
+/// header that is no text: names stand in JSON.
 void SetName(const std::string& value, bool exclusive, SessionName* name) {
   if (value.empty() || !name->value.empty()) return;
-  name->value = value.size() <= kMaxNameBytes ? value : "sha256:" + Sha256Hex(value);
+  name->value = value.size() <= kMaxNameBytes && IsValidUtf8(value) ? value : "sha256:" + Sha256Hex(value);
   name->exclusive = exclusive;
 }
 

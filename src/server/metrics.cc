@@ -19,6 +19,7 @@ const std::vector<double> kTokenSeconds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.
                                            0.3,   0.4,    0.5,   0.75, 1,     2.5,  5,     10,  20};
 const std::vector<double> kRequestSeconds = {0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1,  1.5, 2,   2.5, 5,
                                              10,   15,   20,  30,  40,  50,  60, 120, 240, 480, 960};
+const std::vector<double> kDiskSeconds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30};
 const std::vector<double> kShares = {0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1};
 
 const char* NameOf(StopReason reason) {
@@ -85,7 +86,24 @@ struct Metrics::State {
   prometheus::Gauge& kv_bytes = NewGauge("loopserve:kv_used_bytes", "Bytes of KV in memory.");
   prometheus::Gauge& kv_budget = NewGauge("loopserve:kv_budget_bytes", "Their limit; 0: none.");
   prometheus::Gauge& sessions = NewGauge("loopserve:sessions", "Dialogues held.");
-  prometheus::Gauge& dropped = NewGauge("loopserve:sessions_dropped", "Idle dialogues dropped for memory so far.");
+  prometheus::Gauge& dropped =
+      NewGauge("loopserve:sessions_dropped", "Idle dialogues that left memory and are on no disk, so far.");
+  prometheus::Gauge& unloaded =
+      NewGauge("loopserve:sessions_unloaded", "Idle dialogues that left memory and are on disk, so far.");
+  prometheus::Gauge& disk_sessions = NewGauge("loopserve:disk_sessions", "Dialogues on disk that can go on here.");
+  prometheus::Gauge& disk_bytes = NewGauge("loopserve:disk_used_bytes", "Bytes of all files of dialogues.");
+  prometheus::Gauge& disk_budget = NewGauge("loopserve:disk_budget_bytes", "Their limit; 0: none.");
+  prometheus::Histogram& write_time =
+      NewHistogram("loopserve:snapshot_write_seconds", "Time of a dialogue's save.", kDiskSeconds);
+  prometheus::Counter& written_bytes = NewCounter("loopserve:snapshot_written_bytes_total", "Bytes written by saves.");
+  prometheus::Histogram& restore_time =
+      NewHistogram("loopserve:snapshot_restore_seconds", "Time in which a dialogue was read from disk.", kDiskSeconds);
+  prometheus::Counter& restored_bytes =
+      NewCounter("loopserve:snapshot_restored_bytes_total", "Bytes of KV that were read from disk.");
+  prometheus::Family<prometheus::Counter>& snapshot_failures = prometheus::BuildCounter()
+                                                                   .Name("loopserve:snapshot_failures_total")
+                                                                   .Help("What went wrong with dialogues on disk.")
+                                                                   .Register(registry);
   prometheus::Family<prometheus::Counter>& success = prometheus::BuildCounter()
                                                          .Name("vllm:request_success_total")
                                                          .Help("Answers by how they ended.")
@@ -102,13 +120,37 @@ void Metrics::SetLoad(size_t running, size_t waiting) {
   state_->waiting.Set(static_cast<double>(waiting));
 }
 
-void Metrics::SetMemory(size_t kv_used_bytes, size_t kv_budget_bytes, size_t sessions, int64_t dropped_sessions) {
+void Metrics::SetMemory(size_t kv_used_bytes, size_t kv_budget_bytes, size_t sessions, int64_t dropped_sessions,
+                        int64_t unloaded_sessions) {
   const auto used = static_cast<double>(kv_used_bytes), budget = static_cast<double>(kv_budget_bytes);
   state_->kv_usage.Set(kv_budget_bytes > 0 ? used / budget : 0);
   state_->kv_bytes.Set(used);
   state_->kv_budget.Set(budget);
   state_->sessions.Set(static_cast<double>(sessions));
   state_->dropped.Set(static_cast<double>(dropped_sessions));
+  state_->unloaded.Set(static_cast<double>(unloaded_sessions));
+}
+
+void Metrics::SetDisk(uint64_t used_bytes, uint64_t budget_bytes, size_t sessions) {
+  state_->disk_bytes.Set(static_cast<double>(used_bytes));
+  state_->disk_budget.Set(static_cast<double>(budget_bytes));
+  state_->disk_sessions.Set(static_cast<double>(sessions));
+}
+
+void Metrics::CountSnapshotWrite(const SaveStats& stats) {
+  state_->write_time.Observe(stats.elapsed_ms / 1000);
+  state_->written_bytes.Increment(static_cast<double>(stats.written_bytes));
+}
+
+void Metrics::CountSnapshotRestore(uint64_t bytes, double seconds) {
+  state_->restore_time.Observe(seconds);
+  state_->restored_bytes.Increment(static_cast<double>(bytes));
+}
+
+void Metrics::CountSnapshotFailure(const std::string& operation) {
+  prometheus::Labels labels = state_->labels;
+  labels.emplace("operation", operation);
+  state_->snapshot_failures.Add(labels).Increment();
 }
 
 void Metrics::CountHttp(int status) { state_->http.Add({{"status", std::to_string(status)}}).Increment(); }

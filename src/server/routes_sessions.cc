@@ -1,10 +1,21 @@
-// /v1/sessions: the dialogues that the server holds for whoever asks.
+// /v1/sessions: the dialogues that the server holds for whoever asks, in memory and on disk.
+#include <chrono>
+#include <thread>
+
 #include "src/server/api_error.h"
 #include "src/server/json_reader.h"
 #include "src/server/routes.h"
 
 namespace loopserve::server {
 namespace {
+
+constexpr auto kReadPoll = std::chrono::milliseconds(5);
+constexpr int kRetryAfterSeconds = 10;  // somebody makes room on the disk
+
+const char* WhereIs(const SessionInfo& info) {
+  if (!info.on_disk) return "memory";
+  return info.in_memory ? "both" : "disk";
+}
 
 Json ToJson(const SessionInfo& info) {
   Json json;
@@ -20,6 +31,9 @@ Json ToJson(const SessionInfo& info) {
   json["last_used"] = static_cast<int64_t>(info.used_s);
   json["busy"] = info.busy;
   json["pinned"] = info.pinned;
+  json["where"] = WhereIs(info);
+  json["saved"] = info.saved;
+  json["disk_bytes"] = info.disk_bytes;
   return json;
 }
 
@@ -43,14 +57,19 @@ HttpReply Show(Context& context, const HttpRequest& http) {
   return JsonReply(ToJson(*info));
 }
 
-/// Runs `change` where the dialogues may be changed, and replies with `done`'s JSON where it went well.
-HttpReply Change(Context& context, const std::function<Status(SessionPool&)>& change,
+HttpReply GoingDown() { return ErrorReply(NotReadyError("the server is going down")); }
+
+/// Runs `change` where the dialogues may be changed, waits for what it has to do on disk, and replies with `done`'s
+/// JSON where all went well.
+HttpReply Change(Context& context, const std::function<Result<SessionPool::OnDisk>(SessionPool&)>& change,
                  const std::function<HttpReply()>& done) {
-  Status status;
-  if (!context.scheduler->OnEngineThread([&](SessionPool& pool) { status = change(pool); })) {
-    return ErrorReply(NotReadyError("the server is going down"));
-  }
-  return status.ok() ? done() : ErrorReply(status);
+  Result<SessionPool::OnDisk> changed = SessionPool::OnDisk();
+  if (!context.scheduler->OnEngineThread([&](SessionPool& pool) { changed = change(pool); })) return GoingDown();
+  if (!changed.ok()) return ErrorReply(changed.status());
+  const Status status = changed->valid() ? changed->get() : Status::Ok();
+  if (status.ok()) return done();
+  if (status.code() == StatusCode::kUnsupported || status.code() == StatusCode::kNotFound) return ErrorReply(status);
+  return ErrorReply(ApiError{503, "server_error", "storage_failed", status.message(), kRetryAfterSeconds});
 }
 
 HttpReply Delete(Context& context, const HttpRequest& http) {
@@ -73,22 +92,38 @@ HttpReply Pin(Context& context, const HttpRequest& http) {
       [&] { return Show(context, http); });
 }
 
+HttpReply Save(Context& context, const HttpRequest& http) {
+  return Change(
+      context, [&](SessionPool& pool) { return pool.Save(http.tenant, http.path_params.at("id")); },
+      [&] { return Show(context, http); });
+}
+
 HttpReply Fork(Context& context, const HttpRequest& http) {
   Result<JsonIn> body = http.body.empty() ? Result<JsonIn>(JsonIn::object()) : ParseBody(http.body);
   if (!body.ok()) return ErrorReply(body.status());
   const auto name = Fields(*body).Text("session_id", 256);
   if (!name.ok()) return ErrorReply(name.status());
+  Result<SessionPool::Lease> lease = SessionPool::Lease();
   std::string fork_id;
-  return Change(
-      context,
-      [&](SessionPool& pool) -> Status {
-        LS_ASSIGN_OR_RETURN(fork_id, pool.Fork(http.tenant, http.path_params.at("id"), name->value_or("")));
-        return Status::Ok();
-      },
-      [&] {
-        const std::optional<SessionInfo> info = FindInfo(context, http.tenant, fork_id);
-        return info ? JsonReply(ToJson(*info)) : ErrorReply(Status(StatusCode::kNotFound, "the fork is gone"));
-      });
+  bool is_there = false;
+  const auto begin = [&](SessionPool& pool) {
+    lease = pool.Fork(http.tenant, http.path_params.at("id"), name->value_or(""));
+    if (lease.ok()) fork_id = lease->dialogue->id;
+  };
+  const auto go_on = [&](SessionPool& pool) {
+    is_there = pool.Prepare(&*lease, std::chrono::milliseconds(0));
+    if (!is_there) return;
+    pool.Release(lease->dialogue, 0);
+    (void)pool.Save(http.tenant, fork_id);  // as after a turn: nobody waits, and it may have nowhere to go
+  };
+  if (!context.scheduler->OnEngineThread(begin)) return GoingDown();
+  if (!lease.ok()) return ErrorReply(lease.status());
+  while (!is_there) {  // it is being read from disk
+    if (!context.scheduler->OnEngineThread(go_on)) return GoingDown();
+    if (!is_there) std::this_thread::sleep_for(kReadPoll);
+  }
+  const std::optional<SessionInfo> info = FindInfo(context, http.tenant, fork_id);
+  return info ? JsonReply(ToJson(*info)) : ErrorReply(Status(StatusCode::kNotFound, "the session could not be read"));
 }
 
 }  // namespace
@@ -101,6 +136,7 @@ void AddSessionRoutes(Context& context, std::vector<Route>* routes) {
   add("GET", "/v1/sessions/:id", Show);
   add("DELETE", "/v1/sessions/:id", Delete);
   add("POST", "/v1/sessions/:id/pin", Pin);
+  add("POST", "/v1/sessions/:id/save", Save);
   add("POST", "/v1/sessions/:id/fork", Fork);
 }
 

@@ -86,6 +86,7 @@ void Scheduler::Loop() {
     UpdateMetrics();
   }
   RunTasks();
+  pool_.SaveAll();
 }
 
 /// False when all is done and the server stops.
@@ -177,7 +178,8 @@ void Scheduler::UpdateMetrics() {
   n_running_.store(active_.size(), std::memory_order_relaxed);
   if (metrics_ == nullptr) return;
   metrics_->SetLoad(active_.size(), n_waiting());
-  metrics_->SetMemory(engine_->kv_used_bytes(), options_.pool.kv_budget_bytes, pool_.size(), pool_.n_dropped());
+  metrics_->SetMemory(engine_->kv_used_bytes(), options_.pool.kv_budget_bytes, pool_.size(), pool_.n_dropped(),
+                      pool_.n_unloaded());
 }
 
 }  // namespace loopserve::server

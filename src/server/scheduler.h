@@ -68,6 +68,7 @@ class Scheduler {
   struct Candidate {
     Waiting waiting;
     SessionPool::Lease lease;
+    bool has_room = false;  ///< room was made for it
   };
 
   void Loop();

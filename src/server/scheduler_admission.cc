@@ -12,6 +12,8 @@ constexpr int64_t kBlockTokens = 256;
 /// Room for an answer is made before it begins, for no more tokens than this: most answers are shorter than they may
 /// be.
 constexpr int64_t kPlannedAnswerTokens = 1024;
+/// New requests and those who leave are looked after at least so often.
+constexpr auto kShortWait = std::chrono::milliseconds(2);
 
 int64_t PlannedAnswer(const SamplingParams& sampling) {
   return sampling.max_tokens < 0 ? kPlannedAnswerTokens : std::min<int64_t>(kPlannedAnswerTokens, sampling.max_tokens);
@@ -24,9 +26,9 @@ void Scheduler::TakeNext() {
   if (stopping_) return;
   for (auto at = queue_.begin(); at != queue_.end(); ++at) {
     if (!MayReadNow(at->spec)) continue;
-    const SessionPool::Lease lease = pool_.Acquire(at->spec);
+    SessionPool::Lease lease = pool_.Acquire(at->spec);
     if (lease.dialogue == nullptr) continue;
-    next_ = Candidate{std::move(*at), lease};
+    next_ = Candidate{std::move(*at), std::move(lease)};
     queue_.erase(at);
     return;
   }
@@ -43,7 +45,7 @@ void Scheduler::Admit() {
   if (active_.size() >= options_.max_running) return;
   if (!next_) TakeNext();
   if (!next_ || !MayReadNow(next_->waiting.spec)) return;
-  if (!MakeRoomFor(next_->waiting, *next_->lease.dialogue)) {
+  if (!next_->has_room && !MakeRoomFor(next_->waiting, *next_->lease.dialogue)) {
     // It stays the first: whoever needs less must not overtake it for ever.
     if (!active_.empty()) return;
     const Candidate candidate = TakeHeldBack();
@@ -52,6 +54,9 @@ void Scheduler::Admit() {
     pool_.Release(candidate.lease.dialogue, 0);
     return;
   }
+  next_->has_room = true;
+  // Its KV may have to be read from disk first. Answers go on meanwhile; where there are none, that is waited for.
+  if (!pool_.Prepare(&next_->lease, active_.empty() ? kShortWait : std::chrono::milliseconds(0))) return;
   Candidate candidate = TakeHeldBack();
   Start(std::move(candidate.waiting), candidate.lease);
 }
@@ -85,10 +90,10 @@ size_t Scheduler::PlannedBytes() const {
 bool Scheduler::MakeRoomFor(const Waiting& waiting, const HeldDialogue& dialogue) {
   const int64_t limit = engine_->model().context_tokens - static_cast<int64_t>(waiting.spec.prompt.size());
   const int64_t answer = std::clamp<int64_t>(limit, 0, PlannedAnswer(waiting.spec.sampling));
-  const size_t planned = PlannedBytes();
-  if (pool_.MakeRoom(BytesFor(waiting.spec, answer, &dialogue) + planned)) return true;
+  const size_t planned = PlannedBytes(), to_read = pool_.BytesToRead(dialogue);
+  if (pool_.MakeRoom(std::max(BytesFor(waiting.spec, answer, &dialogue), to_read) + planned)) return true;
   // Alone it may try with what there is.
-  return active_.empty() && pool_.MakeRoom(BytesFor(waiting.spec, 0, &dialogue));
+  return active_.empty() && pool_.MakeRoom(std::max(BytesFor(waiting.spec, 0, &dialogue), to_read));
 }
 
 void Scheduler::Start(Waiting waiting, const SessionPool::Lease& lease) {

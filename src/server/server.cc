@@ -14,11 +14,19 @@ Server::Server(const ServerOptions& options)
 
 Server::~Server() { Stop(std::chrono::milliseconds(0)); }
 
-Status Server::Start() { return http_.Start(AllRoutes(context_)); }
+Status Server::Start() {
+  if (!options_.store.directory.empty()) {
+    LS_ASSIGN_OR_RETURN(context_.store, DialogueStore::Open(options_.store, &context_.metrics));
+  }
+  return http_.Start(AllRoutes(context_));
+}
 
 void Server::Serve(std::shared_ptr<Engine> engine) {
   context_.engine = std::move(engine);
-  context_.scheduler = std::make_unique<Scheduler>(context_.engine, options_.scheduler, &context_.metrics);
+  if (context_.store != nullptr) context_.store->ReadIndex(context_.engine);
+  SchedulerOptions scheduler = options_.scheduler;
+  scheduler.pool.store = context_.store.get();
+  context_.scheduler = std::make_unique<Scheduler>(context_.engine, scheduler, &context_.metrics);
   context_.created_s = UnixSeconds();
   context_.ready = true;
 }

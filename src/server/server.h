@@ -22,7 +22,8 @@ struct ServerOptions {
   std::string model_id;  ///< what clients call the model
   GenerationDefaults defaults;
   HttpOptions http;
-  SchedulerOptions scheduler;
+  SchedulerOptions scheduler;  ///< its store is `store`
+  StoreOptions store;
   std::chrono::milliseconds ping_interval{5000};
   std::chrono::milliseconds request_timeout{0};  ///< where a request does not say; 0: none
 };
@@ -33,9 +34,9 @@ class Server {
   /// As Stop without any grace.
   ~Server();
 
-  /// Listens. Errors: as HttpServer::Start.
+  /// Takes the folder of sessions, and listens. Errors: as DialogueStore::Open and HttpServer::Start.
   Status Start();
-  /// The model is there: requests are served.
+  /// The model is there: what is on disk is looked through, then requests are served.
   void Serve(std::shared_ptr<Engine> engine);
   void Stop(std::chrono::milliseconds grace);
   int port() const { return http_.port(); }

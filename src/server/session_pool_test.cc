@@ -109,8 +109,8 @@ TEST_F(SessionPoolTest, NameSpacesAndPoliciesNeverMeet) {
   EXPECT_EQ(pool.List("").size(), 3u);
   EXPECT_EQ(pool.List("other").size(), 0u);
   const std::string id = pool.List("tenant")[0].id;
-  EXPECT_EQ(pool.Delete("", id).code(), StatusCode::kNotFound);
-  EXPECT_EQ(pool.SetPinned("other", id, true).code(), StatusCode::kNotFound);
+  EXPECT_EQ(pool.Delete("", id).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(pool.SetPinned("other", id, true).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(pool.Fork("", id, "").status().code(), StatusCode::kNotFound);
   EXPECT_TRUE(pool.Delete("tenant", id).ok());
   EXPECT_EQ(pool.List("tenant").size(), 0u);
@@ -169,11 +169,14 @@ TEST_F(SessionPoolTest, ForkingByHand) {
   SessionPool pool(engine_, {});
   const std::vector<Token> prompt = TestTokens(300, 1);
   const std::string id = Turn(pool, Spec(prompt));
-  const auto fork = pool.Fork("", id, "copy");
+  auto fork = pool.Fork("", id, "copy");
   ASSERT_TRUE(fork.ok());
+  EXPECT_TRUE(pool.Prepare(&*fork, std::chrono::milliseconds(0))) << "it is in memory";
+  const std::string fork_id = fork->dialogue->id;
+  pool.Release(fork->dialogue, 0);
   EXPECT_EQ(pool.Fork("", id, "copy").status().code(), StatusCode::kInvalidArgument);
   int64_t reused = 0;
-  EXPECT_EQ(Turn(pool, Spec(Join(prompt, TestTokens(5, 2)), {"copy", true}), &reused), *fork);
+  EXPECT_EQ(Turn(pool, Spec(Join(prompt, TestTokens(5, 2)), {"copy", true}), &reused), fork_id);
   EXPECT_EQ(reused, 300);
   EXPECT_EQ(pool.Fork("", "nobody", "").status().code(), StatusCode::kNotFound);
 }
