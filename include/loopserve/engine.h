@@ -46,7 +46,8 @@ struct EngineOptions {
   int64_t max_context_tokens = 0;
   KvPrecision kv_precision = KvPrecision::kF16;
   LinearPath linear_path = LinearPath::kAuto;
-  /// Limit for the KV of all sessions together, in bytes; 0 = none.
+  /// Limit for the KV of all sessions together, in bytes, with what policies keep beside it; looked at before memory is
+  /// taken. 0 = none.
   size_t kv_budget_bytes = 0;
   /// Dequantised weights kept between prefills, in bytes. More makes short prefills faster; 0 keeps none.
   size_t weight_cache_bytes = size_t{256} << 20;
@@ -242,7 +243,8 @@ class Session {
   std::span<const Token> tokens() const;
   /// Logits after the last token, f32 [n_vocab]; empty before the first Sync and after a failed one.
   std::span<const float> logits() const;
-  /// Bytes of KV this session refers to, and of those that no fork shares.
+  /// Bytes of KV this session refers to, with what its policy keeps beside it (codes of keys, bounds of pages, copies),
+  /// and of those that no fork shares.
   size_t kv_bytes() const;
   size_t exclusive_kv_bytes() const;
 
@@ -260,9 +262,11 @@ class Engine {
   ~Engine();
 
   const ModelInfo& model() const;
-  /// Bytes of the KV blocks of all sessions, and of one block of 256 tokens: a session takes whole blocks.
+  /// What counts against the KV budget now, and what one block of 256 tokens takes: a session takes whole blocks.
   size_t kv_used_bytes() const;
   size_t kv_block_bytes() const;
+  /// About what a session of so many tokens takes under a policy: whole blocks, and what the policy keeps beside them.
+  size_t kv_bytes_for(const Policy& policy, int64_t n_tokens) const;
   /// Opens an empty dialogue.
   Session NewSession(const Policy& policy = {}) const;
   /// Opens an empty dialogue that reads a prompt once for several policies: Sync it, then Fork it under each of them.

@@ -99,12 +99,13 @@ void AddServerOptions(CLI::App& sub, ServeCommand* command) {
                  "memory for keys and values, as 8GiB; idle sessions leave memory for it; 0: half of the machine's")
       ->transform(CLI::AsSizeValue(false))
       ->group("Server");
-  sub.add_option("--sessions-dir", command->server.store.directory,
-                 "folder of dialogues on disk, of this server alone; without it they live in memory only")
-      ->group("Server");
+  auto* directory = sub.add_option("--sessions-dir", command->server.store.directory,
+                                   "folder of dialogues on disk, of this server alone; else they live in memory only");
+  directory->group("Server");
   sub.add_option("--disk-budget", command->server.store.budget_bytes,
                  "room for dialogues on disk, as 50GiB; the least recently used ones are deleted for it; 0: no limit")
       ->transform(CLI::AsSizeValue(false))
+      ->needs(directory)
       ->group("Server");
   add("--parallel", &command->max_running, "requests that are worked on at once", 1, 1024);
   add("--queue", &command->max_waiting, "requests that may wait; more are refused with 429", 1, 1'000'000);

@@ -139,6 +139,12 @@ const ModelInfo& Engine::model() const { return impl_->info(); }
 size_t Engine::kv_used_bytes() const { return impl_->kv_budget()->used_bytes(); }
 size_t Engine::kv_block_bytes() const { return impl_->kv_layout().block_bytes(); }
 
+size_t Engine::kv_bytes_for(const Policy& policy, int64_t n_tokens) const {
+  const KvLayout& layout = impl_->kv_layout();
+  const auto n_blocks = static_cast<size_t>((n_tokens + layout.block_tokens - 1) / layout.block_tokens);
+  return n_blocks * layout.block_bytes() + BytesBeside(policy, impl_->params(), layout, n_tokens);
+}
+
 Session Engine::NewSession(const Policy& policy) const { return Session(std::make_unique<SessionImpl>(impl_, policy)); }
 
 Result<Session> Engine::NewSharedPrefill(std::span<const Policy> policies) const {

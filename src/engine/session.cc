@@ -215,7 +215,7 @@ Session Session::Fork() const { return Session(impl_->Fork()); }
 const Policy& Session::policy() const { return impl_->policy(); }
 std::span<const Token> Session::tokens() const { return impl_->tokens(); }
 std::span<const float> Session::logits() const { return impl_->logits(); }
-size_t Session::kv_bytes() const { return impl_->cache().referenced_bytes(); }
-size_t Session::exclusive_kv_bytes() const { return impl_->cache().exclusive_bytes(); }
+size_t Session::kv_bytes() const { return impl_->dialogue().kv_bytes(); }
+size_t Session::exclusive_kv_bytes() const { return impl_->dialogue().exclusive_kv_bytes(); }
 
 }  // namespace loopserve

@@ -10,7 +10,6 @@
 // A row that was reserved but not stored reads as zeros: never as what another dialogue left in the memory.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -19,6 +18,7 @@
 
 #include "loopserve/status.h"
 #include "src/kernels/kv_view.h"
+#include "src/kvcache/kv_budget.h"
 
 namespace loopserve {
 
@@ -41,23 +41,6 @@ struct KvLayout {
 
 inline constexpr size_t kKvBlockAlignment = 64;
 
-/// Counts the bytes of all blocks alive against a limit, over all dialogues of an engine. Thread-safe.
-class KvBudget {
- public:
-  /// limit_bytes 0 = no limit.
-  explicit KvBudget(size_t limit_bytes = 0) : limit_bytes_(limit_bytes) {}
-  /// Counts `bytes` as used, or changes nothing and returns false where that would pass the limit.
-  bool TryTake(size_t bytes);
-  /// Gives back what TryTake took.
-  void Give(size_t bytes);
-  size_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
-  size_t limit_bytes() const { return limit_bytes_; }
-
- private:
-  size_t limit_bytes_;
-  std::atomic<size_t> used_bytes_{0};
-};
-
 /// Block memory: [n_layers][2: keys, values][n_kv_heads][block_tokens][row_bytes], 64-byte aligned, zero at first.
 class KvBlock;
 
@@ -70,6 +53,8 @@ class KvCache {
   KvCache& operator=(KvCache&&) noexcept;
 
   const KvLayout& layout() const { return layout_; }
+  /// Never null.
+  const std::shared_ptr<KvBudget>& budget() const { return budget_; }
   /// Tokens whose KV is complete in every layer.
   int64_t n_tokens() const { return n_tokens_; }
 

@@ -212,5 +212,45 @@ TEST(SessionFolderTest, ALockThatIsHeldIsSaidSo) {
   EXPECT_THAT(second.status().message(), testing::HasSubstr("another writer"));
 }
 
+TEST(SessionFolderTest, OneIsAloneInAFolderAndOthersMayWrite) {
+  TempDir dir;
+  const std::string path = dir.path().string();
+  auto owner = SessionFolder::Open(FileOps::System(), path, 0, /*alone=*/true);
+  ASSERT_TRUE(owner.ok()) << owner.status().message();
+  const auto second = SessionFolder::Open(FileOps::System(), path, 0, true);
+  EXPECT_EQ(second.status().code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(second.status().message(), testing::HasSubstr("another server"));
+  const TestDialogue dialogue(Numbers(0, 40));
+  EXPECT_TRUE(Open(dir.path())->Save("a", dialogue.Content()).ok());
+  EXPECT_EQ((*owner)->List(nullptr)->size(), 1u);
+  owner->reset();
+  EXPECT_TRUE(SessionFolder::Open(FileOps::System(), path, 0, true).ok());
+  fs::remove(dir.path() / ".owner");
+  fs::create_symlink("/dev/null", dir.path() / ".owner");
+  EXPECT_EQ(SessionFolder::Open(FileOps::System(), path, 0, true).status().code(), StatusCode::kIoError);
+}
+
+TEST(SessionFolderTest, WhoGaveWayIsSaidAndLookingIsNoUse) {
+  TempDir dir;
+  const TestDialogue dialogue(Numbers(0, 40));
+  const uint64_t one = Open(dir.path())->Save("probe", dialogue.Content())->file_bytes;
+  ASSERT_TRUE(Open(dir.path())->Delete("probe").ok());
+  const auto folder = Open(dir.path(), one * 2 + one / 2);
+  const auto save = [&](const char* id) {
+    std::vector<std::string> deleted;
+    EXPECT_TRUE(folder->Save(id, dialogue.Content(), &deleted).ok());
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    return deleted;
+  };
+  EXPECT_TRUE(save("a").empty());
+  EXPECT_TRUE(save("b").empty());
+  EXPECT_EQ(*folder->UsedBytes(), 2 * (one - 4)) << "ids that are shorter by so much";
+  EXPECT_TRUE(folder->Read("a", SessionFolder::Use::kDoesNotCount).ok());
+  EXPECT_EQ(save("c"), std::vector<std::string>{"a"});
+  EXPECT_TRUE(folder->Read("b").ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(save("d"), std::vector<std::string>{"c"});
+}
+
 }  // namespace
 }  // namespace loopserve

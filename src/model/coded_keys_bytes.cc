@@ -21,15 +21,16 @@ struct StoredPlace {
 };
 static_assert(sizeof(StoredPlace) == 6);
 
-void EncodeHead(const CodedKeys::Run& run, std::vector<std::byte>* bytes) {
+void EncodeHead(const CodedKeys::Run& run, int n_groups, std::vector<std::byte>* bytes) {
+  const auto n = static_cast<size_t>(n_groups);
   AppendBytes(std::span(run.book.mean), bytes);
   AppendBytes(std::span(run.book.deviation), bytes);
   AppendValue(static_cast<uint32_t>(run.book.places.size()), bytes);
   for (const KeyCodebook::Place& place : run.book.places) {
     AppendValue(StoredPlace{place.element, place.nibble, place.shift, place.bits, 0}, bytes);
   }
-  AppendBytes(std::span(run.codes), bytes);
-  AppendBytes(std::span(run.value_means), bytes);
+  AppendBytes(std::span(run.codes).first(n * CodeGroupBytes(run.book.head_dim)), bytes);
+  AppendBytes(std::span(run.value_means).first(n * static_cast<size_t>(run.book.head_dim)), bytes);
 }
 
 bool AreFinite(const std::vector<float>& numbers) {
@@ -86,31 +87,31 @@ std::vector<std::byte> CodedKeys::EncodeRun(int r, const HyperParams& params) co
   for (int layer = 0; layer < params.n_layers; ++layer) {
     if (params.window(layer) > 0) continue;
     for (int kv_head = 0; kv_head < params.n_kv_heads; ++kv_head) {
-      LS_CHECK(run(layer, kv_head, r).n_groups == n_groups(r));
-      EncodeHead(run(layer, kv_head, r), &bytes);
+      LS_CHECK(run(layer, kv_head, r).n_groups >= n_groups(r));
+      EncodeHead(run(layer, kv_head, r), n_groups(r), &bytes);
     }
   }
   return bytes;
 }
 
-bool CodedKeys::AppendRun(std::span<const std::byte> bytes, int n_groups, const HyperParams& params) {
-  if (n_groups < 1 || n_groups > kRunGroups || n_keys_ % kRunKeys != 0 || params.head_dim % 8 != 0) return false;
-  std::vector<std::pair<size_t, Run>> decoded;
+Status CodedKeys::AppendRun(std::span<const std::byte> bytes, int n_groups, const HyperParams& params,
+                            const std::shared_ptr<KvBudget>& budget) {
+  const Status corrupt(StatusCode::kCorruptData, "the coded keys are not those of such a model");
+  if (n_groups < 1 || n_groups > kRunGroups || n_keys_ % kRunKeys != 0 || params.head_dim % 8 != 0) return corrupt;
+  LS_ASSIGN_OR_RETURN(std::shared_ptr<SharedRun> run, NewRun(params, budget));
   ByteReader reader(bytes);
   for (int layer = 0; layer < params.n_layers; ++layer) {
     if (params.window(layer) > 0) continue;
     for (int kv_head = 0; kv_head < params.n_kv_heads; ++kv_head) {
-      Run run;
-      if (!DecodeHead(reader, n_groups, params.head_dim, &run)) return false;
-      decoded.emplace_back(static_cast<size_t>(int64_t{layer} * params.n_kv_heads + kv_head), std::move(run));
+      Run& head = run->heads[static_cast<size_t>(int64_t{layer} * params.n_kv_heads + kv_head)];
+      if (!DecodeHead(reader, n_groups, params.head_dim, &head)) return corrupt;
     }
   }
-  if (reader.left() != 0) return false;
+  if (reader.left() != 0) return corrupt;
   n_kv_heads_ = params.n_kv_heads;
-  heads_.resize(static_cast<size_t>(params.n_layers) * static_cast<size_t>(params.n_kv_heads));
-  for (auto& [head, run] : decoded) heads_[head].push_back(std::move(run));
+  runs_.push_back(std::move(run));
   n_keys_ += int64_t{n_groups} * kCodeGroupKeys;
-  return true;
+  return Status::Ok();
 }
 
 }  // namespace loopserve

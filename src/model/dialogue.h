@@ -29,6 +29,7 @@ struct HeadWorkingSet {
 struct WorkingSets {
   int64_t n_steps = 0;                ///< decode steps since the answer began
   std::vector<HeadWorkingSet> heads;  ///< [n_layers][n_kv_heads]; empty: steps read everything
+  KvCharge charge;                    ///< of all rows
 
   bool active() const { return !heads.empty(); }
   void Clear() { *this = WorkingSets(); }
@@ -38,21 +39,26 @@ struct WorkingSets {
 /// that needs more shares no prefill (Policy::SharesPrefill).
 int NotedQueries(const Policy& policy);
 
+/// About what a policy keeps beside the KV cache of so many tokens while it answers, of what counts in the budget.
+size_t BytesBeside(const Policy& policy, const HyperParams& params, const KvLayout& layout, int64_t n_tokens);
+
 struct Dialogue {
   Dialogue(KvCache cache_in, Policy policy_in, RecentQueries queries_in)
       : cache(std::move(cache_in)),
         policy(std::move(policy_in)),
         queries(std::move(queries_in)),
-        kept(cache.layout()) {}
+        kept(cache.layout(), cache.budget()) {}
 
   /// A second dialogue with the same past.
   Dialogue Fork() const {
     Dialogue fork(cache.Fork(), policy, queries);
     fork.coded_keys = coded_keys;
     fork.kept = kept.Fork();
-    fork.key_pages = key_pages;
     return fork;
   }
+  /// What it has taken of the KV budget, and what no fork shares of it.
+  size_t kv_bytes() const { return cache.referenced_bytes() + coded_keys.bytes() + bytes_beside(); }
+  size_t exclusive_kv_bytes() const { return cache.exclusive_bytes() + coded_keys.exclusive_bytes() + bytes_beside(); }
   /// Forgets tokens from n_tokens on. n_same: as in KeptKeys::Truncate.
   void Truncate(int64_t n_tokens, int64_t n_same) {
     cache.Truncate(n_tokens);
@@ -83,6 +89,9 @@ struct Dialogue {
   std::vector<float> least_weights;  ///< [n_layers][choices of a layer]: keys that are lighter are not considered
   bool measures_coverage = false;    ///< steps remember which keys they read
   bool chooses_by_token = false;     ///< each step of the answer on its way finds its keys, by codes or pages
+
+ private:
+  size_t bytes_beside() const { return kept.bytes() + key_pages.bytes() + working_sets.charge.bytes(); }
 };
 
 }  // namespace loopserve

@@ -66,8 +66,9 @@ Status ReadCodedKeys(const SnapshotReader& reader, const HyperParams& params, Di
         keys_before + static_cast<int64_t>(it->count) * kCodeGroupKeys > dialogue->cache.n_tokens())
       return Corrupt("there are more coded keys than tokens");
     LS_ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, reader.ReadBytes(*it));
-    if (!dialogue->coded_keys.AppendRun(bytes, static_cast<int>(it->count), params))
-      return Corrupt("the coded keys of run " + std::to_string(r) + " are not those of such a model");
+    const Status status =
+        dialogue->coded_keys.AppendRun(bytes, static_cast<int>(it->count), params, dialogue->cache.budget());
+    if (!status.ok()) return status.WithContext("run " + std::to_string(r));
   }
 }
 

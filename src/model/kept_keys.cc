@@ -15,13 +15,14 @@ constexpr int64_t kSpareRows = 256;
 
 }  // namespace
 
-KeptKeys::KeptKeys(const KvLayout& layout)
+KeptKeys::KeptKeys(const KvLayout& layout, std::shared_ptr<KvBudget> budget)
     : layout_(layout),
+      budget_(std::move(budget)),
       column_sums_(static_cast<size_t>(layout.n_layers) * static_cast<size_t>(layout.n_kv_heads)),
       rows_(column_sums_.size()) {}
 
 KeptKeys KeptKeys::Fork() const {
-  KeptKeys fork(layout_);
+  KeptKeys fork(layout_, budget_);
   fork.awaited_answer = awaited_answer;
   fork.choices_ = choices_;
   fork.remembered_ = remembered_;
@@ -55,7 +56,9 @@ void KeptKeys::Reserve(Rows& rows, int64_t n) const {
   if (n <= rows.capacity) return;
   const int64_t capacity = n + std::max(kSpareRows, n / 8);
   const size_t row_bytes = layout_.row_bytes();
-  std::vector<std::byte> data(2 * static_cast<size_t>(capacity) * row_bytes);
+  const size_t bytes = 2 * static_cast<size_t>(capacity) * row_bytes;
+  if (!rows.charge.Resize(budget_, bytes)) throw std::bad_alloc();
+  std::vector<std::byte> data(bytes);
   const size_t used = static_cast<size_t>(rows.n) * row_bytes;
   if (used > 0) {
     std::memcpy(data.data(), rows.block, used);
@@ -64,6 +67,12 @@ void KeptKeys::Reserve(Rows& rows, int64_t n) const {
   rows.data = std::move(data);
   rows.block = rows.data.data();
   rows.capacity = capacity;
+}
+
+size_t KeptKeys::bytes() const {
+  size_t bytes = 0;
+  for (const Rows& rows : rows_) bytes += rows.charge.bytes();
+  return bytes;
 }
 
 void KeptKeys::Extend(const KvCache& cache, int layer, int kv_head, int64_t n_tokens) {

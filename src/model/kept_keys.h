@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -29,7 +30,8 @@ struct KeptChoice {
 
 class KeptKeys {
  public:
-  explicit KeptKeys(const KvLayout& layout);
+  /// Copies count in `budget`; null: nobody counts.
+  explicit KeptKeys(const KvLayout& layout, std::shared_ptr<KvBudget> budget = nullptr);
   KeptKeys(KeptKeys&&) = default;
   KeptKeys& operator=(KeptKeys&&) = default;
   /// The same choices; rows are copied again from the fork's cache when it needs them.
@@ -46,9 +48,11 @@ class KeptKeys {
   /// Marks [n_tokens] of those positions.
   std::vector<uint8_t> Seen(int layer, int kv_head, int64_t n_tokens) const;
 
-  /// Makes a head's copies complete for a context of n_tokens. Throws nothing but std::bad_alloc, and not even that
-  /// where Prepare made room.
+  /// Makes a head's copies complete for a context of n_tokens. Throws nothing but std::bad_alloc (where the budget has
+  /// no room too), and not even that where Prepare made room.
   void Extend(const KvCache& cache, int layer, int kv_head, int64_t n_tokens);
+  /// What copies have taken of the KV budget.
+  size_t bytes() const;
   /// All heads of the cache's tokens, with room for n_new more. kResourceExhausted.
   Status Prepare(const KvCache& cache, int64_t n_new);
   /// What a head holds, as far as it was extended. Valid until the next call.
@@ -73,6 +77,7 @@ class KeptKeys {
 
  private:
   struct Rows {
+    KvCharge charge;
     int64_t n = 0;
     int64_t capacity = 0;
     std::vector<std::byte> data;  ///< keys [capacity][row_bytes], then values
@@ -85,6 +90,7 @@ class KeptKeys {
   void RestoreColumnSums();
 
   KvLayout layout_;
+  std::shared_ptr<KvBudget> budget_;
   std::vector<KeptChoice> choices_;
   std::optional<KeptChoice> remembered_;
   std::optional<RecentQueries> observers_;

@@ -3,10 +3,29 @@
 #include <algorithm>
 
 namespace loopserve {
+namespace {
+
+/// Room is made for so many pages at once.
+constexpr int64_t kPagesAtOnce = 16;
+
+int64_t Capacity(int64_t n_pages) { return (n_pages + kPagesAtOnce - 1) / kPagesAtOnce * kPagesAtOnce; }
+
+}  // namespace
+
+size_t KeyPages::BytesFor(const HyperParams& params, int first_layer, int64_t n_keys) {
+  size_t n_heads = 0;
+  for (int layer = first_layer; layer < params.n_layers; ++layer) {
+    if (params.window(layer) == 0) n_heads += static_cast<size_t>(params.n_kv_heads);
+  }
+  return n_heads * static_cast<size_t>(Capacity(n_keys / kPageKeys)) * PageBoundsBytes(params.head_dim);
+}
 
 Status KeyPages::Extend(const KvCache& cache, const HyperParams& params, int first_layer, ComputeThreads& threads) {
   const int64_t end_page = cache.n_tokens() / kPageKeys;
   if (end_page <= n_pages_) return Status::Ok();
+  const size_t wanted = BytesFor(params, first_layer, end_page * kPageKeys);
+  if (wanted > charge_.bytes() && !charge_.Resize(cache.budget(), wanted))
+    return Status(StatusCode::kResourceExhausted, "the KV budget has no room for the bounds of pages");
   n_kv_heads_ = params.n_kv_heads;
   heads_.resize(static_cast<size_t>(params.n_layers) * static_cast<size_t>(params.n_kv_heads));
   const size_t bytes = PageBoundsBytes(params.head_dim);
@@ -14,6 +33,7 @@ Status KeyPages::Extend(const KvCache& cache, const HyperParams& params, int fir
     const int layer = static_cast<int>(item / n_kv_heads_);
     if (layer < first_layer || params.window(layer) > 0) return;
     std::vector<std::byte>& bounds = heads_[static_cast<size_t>(item)];
+    bounds.reserve(static_cast<size_t>(Capacity(end_page)) * bytes);
     bounds.resize(static_cast<size_t>(end_page) * bytes);
     const KvHeadView kv = cache.View(layer, static_cast<int>(item % n_kv_heads_), end_page * kPageKeys);
     for (int64_t page = n_pages_; page < end_page; ++page) {

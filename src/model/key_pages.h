@@ -1,6 +1,7 @@
 // The bounds of a dialogue's keys, page by page of 16: what a decode step of Quest looks through to find the keys that
 // may matter to it (kernels/page_bounds.h). A page gets its bounds when a prefill ends, and in an answer whenever it is
-// whole; they never change. Thread rule: one owner; Extend works on the compute threads.
+// whole; they never change. They count in the KV budget. A fork makes them anew from its cache.
+// Thread rule: one owner; Extend works on the compute threads.
 #pragma once
 
 #include <cstddef>
@@ -25,12 +26,16 @@ class KeyPages {
   }
 
   /// Bounds of the whole pages that have none, of layers from first_layer on (the same in every call) without a sliding
-  /// window. kResourceExhausted leaves what there was.
+  /// window. kResourceExhausted (the cache's budget too) leaves what there was.
   Status Extend(const KvCache& cache, const HyperParams& params, int first_layer, ComputeThreads& threads);
   /// Forgets pages that are not whole any more when only n_tokens tokens are left.
   void Truncate(int64_t n_tokens);
+  /// What was taken of the KV budget, and what bounds of so many keys take.
+  size_t bytes() const { return charge_.bytes(); }
+  static size_t BytesFor(const HyperParams& params, int first_layer, int64_t n_keys);
 
  private:
+  KvCharge charge_;
   int n_kv_heads_ = 0;
   int64_t n_pages_ = 0;
   std::vector<std::vector<std::byte>> heads_;  // [n_layers * n_kv_heads]; empty for layers without pages

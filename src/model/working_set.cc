@@ -60,11 +60,15 @@ Status WorkingSetKeeper::BeginSparse(Dialogue& dialogue) {
     for (int layer = 0; layer < p.n_layers; ++layer) {
       for (int head = 0; IsSparse(dialogue, layer) && head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
     }
+    const int64_t capacity = settings.budget + settings.interval + 1;
+    const size_t head_bytes = 2 * static_cast<size_t>(capacity) * dialogue.cache.layout().row_bytes();
+    if (!dialogue.working_sets.charge.Resize(dialogue.cache.budget(), tasks.size() * head_bytes))
+      return Status(StatusCode::kResourceExhausted, "the KV budget has no room for the working sets of an answer");
     for (const Task& task : tasks) {
       HeadWorkingSet& head = HeadOf(dialogue, task.layer, task.kv_head);
       head.budget = settings.budget;
-      head.capacity = settings.budget + settings.interval + 1;
-      head.rows.resize(2 * static_cast<size_t>(head.capacity) * dialogue.cache.layout().row_bytes());
+      head.capacity = capacity;
+      head.rows.resize(head_bytes);
       head.block = head.rows.data();
       head.keys.reserve(static_cast<size_t>(head.capacity));
     }

@@ -62,18 +62,18 @@ void Scheduler::Admit() {
 }
 
 size_t Scheduler::BytesFor(const JobSpec& spec, int64_t answer_tokens, const HeldDialogue* dialogue) const {
-  const auto blocks = [&](int64_t tokens) { return static_cast<size_t>((tokens + kBlockTokens - 1) / kBlockTokens); };
+  const auto bytes = [&](int64_t tokens) { return engine_->kv_bytes_for(spec.policy, tokens); };
   const auto prompt = static_cast<int64_t>(spec.prompt.size());
-  const size_t all = blocks(prompt + answer_tokens);
+  const size_t all = bytes(prompt + answer_tokens);
   // Every further answer has a tail of its own.
-  const size_t forks = static_cast<size_t>(spec.n - 1) * (blocks(answer_tokens) + 1);
+  const size_t forks = static_cast<size_t>(spec.n - 1) * bytes(answer_tokens + kBlockTokens);
   size_t held = 0;
   if (dialogue != nullptr) {
     const auto tokens = dialogue->session.tokens();
     const auto common = std::ranges::mismatch(tokens, spec.prompt).in1 - tokens.begin();
-    held = static_cast<size_t>(common / kBlockTokens);
+    held = bytes(common / kBlockTokens * kBlockTokens);
   }
-  return (all - std::min(all, held) + forks) * engine_->kv_block_bytes();
+  return all - std::min(all, held) + forks;
 }
 
 /// What running answers may still take.

@@ -10,6 +10,9 @@
 namespace loopserve::server {
 namespace {
 
+/// A step takes a block of KV, and copies that a policy keeps grow by so much of them at once.
+constexpr size_t kGrowingPart = 8;
+
 double Seconds(Clock::duration duration) { return ToMilliseconds(duration) / 1000; }
 
 bool LacksMemory(const Result<AnswerStep>& step) { return step.status().code() == StatusCode::kResourceExhausted; }
@@ -30,7 +33,13 @@ Status Scheduler::BeginAnswers(Active& active) {
   }
   sampling.seed = active.spec().sampling.seed;
   for (const auto& writer : active.writers) {
-    LS_ASSIGN_OR_RETURN(writer->answer, writer->session->BeginAnswer(sampling, control));
+    Result<Answer> answer = writer->session->BeginAnswer(sampling, control);
+    if (answer.status().code() == StatusCode::kResourceExhausted) {
+      // What the policy keeps beside the KV found no room.
+      pool_.MakeRoom(BytesFor(active.spec(), 0, active.dialogue) + engine_->kv_block_bytes());
+      answer = writer->session->BeginAnswer(sampling, control);
+    }
+    LS_ASSIGN_OR_RETURN(writer->answer, std::move(answer));
     ++sampling.seed;
   }
   return Status::Ok();
@@ -75,7 +84,9 @@ bool Scheduler::WriteTokens(std::span<const Turn> turns) {
   if (lacking.empty()) return true;
   bool any_written = lacking.size() < turns.size();
   const size_t block_bytes = engine_->kv_block_bytes();
-  if (!pool_.MakeRoom(lacking.size() * block_bytes) && !pool_.MakeRoom(block_bytes)) return any_written;
+  size_t wanted = 0;
+  for (const Turn& turn : lacking) wanted += block_bytes + turn.writer->session->kv_bytes() / kGrowingPart;
+  if (!pool_.MakeRoom(wanted) && !pool_.MakeRoom(block_bytes)) return any_written;
   std::erase_if(lacking, [](const Turn& turn) { return turn.active->finished; });
   steps = step(lacking);
   for (size_t i = 0; i < lacking.size(); ++i) {
