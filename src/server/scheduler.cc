@@ -160,7 +160,8 @@ void Scheduler::Fail(Active& active, const ApiError& error) {
 
 void Scheduler::Finish(Active& active) { active.finished = true; }
 
-/// Gives the dialogues back, but for those that Sync is still at work in.
+/// Gives the dialogues back, but for those that Sync is still at work in. Then clients are told of the end: whoever has
+/// a reply finds its dialogue as it is.
 void Scheduler::RemoveFinished() {
   for (auto it = active_.begin(); it != active_.end();) {
     Active& active = **it;
@@ -170,6 +171,7 @@ void Scheduler::RemoveFinished() {
     }
     active.writers.clear();  // their answers point at the dialogue
     pool_.Release(active.dialogue, active.was_read ? static_cast<int64_t>(active.spec().prompt.size()) : 0);
+    if (active.is_done) active.channel().Push(JobDone{});
     it = active_.erase(it);
   }
 }

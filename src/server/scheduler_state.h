@@ -34,6 +34,7 @@ struct Scheduler::Active {
   size_t planned_bytes = 0;
   bool was_read = false;
   bool finished = false;
+  bool is_done = false;  ///< finished, and told so when its dialogue is given back
 
   const JobSpec& spec() const { return waiting.spec; }
   JobChannel& channel() const { return *waiting.channel; }

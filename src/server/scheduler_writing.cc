@@ -117,7 +117,7 @@ void Scheduler::Deliver(const Turn& turn, Result<AnswerStep> step) {
   }
   active.channel().Push(std::move(delta));
   if (!std::ranges::all_of(active.writers, [](const auto& w) { return w->ended; })) return;
-  active.channel().Push(JobDone{});
+  active.is_done = true;
   Finish(active);
 }
 
