@@ -73,9 +73,49 @@ struct ModelInfo {
   int threads = 0;
 };
 
+/// A tool that an answer wants called, or that one in the dialogue's past did.
+struct ToolCall {
+  std::string id;
+  std::string name;
+  std::string arguments;  ///< a JSON object
+};
+
 struct ChatMessage {
   std::string role;
   std::string content;
+  std::vector<ToolCall> tool_calls;  ///< of the assistant
+  std::string tool_call_id;          ///< which of them a tool's message answers
+  std::string name;                  ///< of the tool that answers
+};
+
+/// A dialogue as a chat template sees it.
+struct ChatInput {
+  std::span<const ChatMessage> messages;
+  bool add_generation_prompt = true;
+  std::string tools;  ///< a JSON list of tools in OpenAI's form; empty: none
+};
+
+/// A rendered dialogue, not bound to any session yet. A value; const methods are thread-safe.
+class RenderedPrompt {
+ public:
+  struct Text;
+  explicit RenderedPrompt(std::shared_ptr<const Text> text);
+  /// As tokenized when nothing is held.
+  std::span<const Token> tokens() const;
+  /// The same with tokens of a session where they spell the same text: RenderChat's `held`.
+  std::vector<Token> With(std::span<const Token> held) const;
+
+ private:
+  std::shared_ptr<const Text> text_;
+};
+
+/// How a model's chat template writes a tool call: `begin`, calls with `separator` between them, `end`; each is a JSON
+/// object of a name and arguments.
+struct ToolCallForm {
+  bool shows_tools = false;  ///< the template itself tells the model which tools there are
+  std::string begin, separator, end;
+  std::string before_name, before_arguments,
+      after_arguments;  ///< what stands around the two: {"name": ", ", "arguments": , }
 };
 
 /// How a call that computes is watched and stopped. Everything may be left empty.
@@ -295,6 +335,13 @@ class Engine {
   /// Errors: kUnsupported (no template), kInvalidArgument (the template refused these messages; its own words).
   Result<std::vector<Token>> RenderChat(std::span<const ChatMessage> messages, bool add_generation_prompt = true,
                                         std::span<const Token> held = {}) const;
+  /// The same in two steps, for callers that look for the session in between. Errors too where tools or arguments are
+  /// not JSON.
+  Result<RenderedPrompt> Render(const ChatInput& input) const;
+  /// How the chat template writes tool calls; null where it does not, or in a form that is not one JSON object a call.
+  const ToolCallForm* tool_call_form() const;
+  /// Whether answers can be given this form. kInvalidArgument and kUnsupported say why not.
+  Status CheckForm(const AnswerForm& form) const;
 
  private:
   friend struct SessionAccess;

@@ -9,6 +9,20 @@
 
 namespace loopserve {
 
+/// What an answer's text must be.
+struct AnswerForm {
+  /// In llama.cpp's GBNF, with a rule "root"; empty: the answer may be any text. The answer ends where the grammar
+  /// does.
+  std::string grammar;
+  /// The answer is free until this text is in it, and follows the grammar from there on: the grammar's texts must begin
+  /// with it. Empty: it follows the grammar from its first token on.
+  std::string trigger;
+  /// The trigger counts at the very start of the answer alone.
+  bool trigger_at_start = false;
+  /// Control tokens may stand for their texts where these are part of this text; all others are out of the question.
+  std::string control_texts;
+};
+
 /// Applied in this order: penalties, then (temperature 0: the largest logit) top_k, top_p, min_p, temperature, draw.
 struct SamplingParams {
   /// Divides the logits; 0 = greedy. Range [0, 100].
@@ -36,6 +50,9 @@ struct SamplingParams {
   std::vector<std::string> stop;
   /// Go on when the model ends its answer (for measuring).
   bool ignore_end_of_text = false;
+
+  /// Under a grammar what is drawn is drawn again, from the allowed tokens alone, where the grammar does not allow it.
+  AnswerForm form;
 
   /// kInvalidArgument naming the field, its value and its range.
   Status Validate() const;

@@ -81,6 +81,13 @@ std::optional<Token> AnswerImpl::PendingToken() const {
   return ended_ || last_ || pending_ < 0 ? std::nullopt : std::optional(pending_);
 }
 
+Status AnswerImpl::Begin() {
+  if (!params_.form.grammar.empty()) {
+    LS_ASSIGN_OR_RETURN(constraint_, AnswerConstraint::Create(session_.engine().tokenizer(), params_.form));
+  }
+  return steps_.Begin();
+}
+
 Result<AnswerStep> AnswerImpl::Next() {
   if (const std::optional<Token> token = PendingToken()) LS_RETURN_IF_ERROR(steps_.Step(*token));
   return Advance();
@@ -97,13 +104,21 @@ Result<AnswerStep> AnswerImpl::Advance() {
 
 Result<AnswerStep> AnswerImpl::Draw() {
   AnswerStep step;
-  step.token = sampler_.Sample(session_.logits(), history_);
+  if (constraint_ != nullptr) {
+    LS_ASSIGN_OR_RETURN(step.token, constraint_->Draw(sampler_, session_.logits(), history_));
+  } else {
+    step.token = sampler_.Sample(session_.logits(), history_);
+  }
   steps_.CountToken(&stats_);
   const Tokenizer& tokenizer = session_.engine().tokenizer();
-  if (tokenizer.IsEndOfText(step.token) && !params_.ignore_end_of_text) return End(step, StopReason::kEndOfText);
+  const bool in_form = constraint_ != nullptr && constraint_->in_force();
+  if (tokenizer.IsEndOfText(step.token) && (in_form || !params_.ignore_end_of_text)) {
+    return End(step, StopReason::kEndOfText);
+  }
   history_.push_back(step.token);
-  step.text = stream_.Push(tokenizer.Piece(step.token));
+  step.text = stream_.Push(tokenizer.Piece(step.token, in_form));
   if (stream_.stopped()) return End(step, StopReason::kStopString);
+  if (in_form && constraint_->must_end()) return End(step, StopReason::kEndOfText);
   if (stats_.output_tokens == params_.max_tokens) return End(step, StopReason::kMaxTokens);
   if (static_cast<int64_t>(session_.tokens().size()) >= session_.engine().info().context_tokens) {
     return End(step, StopReason::kContextFull);

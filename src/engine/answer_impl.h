@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "loopserve/engine.h"
 #include "src/base/clock.h"
+#include "src/engine/answer_constraint.h"
 #include "src/engine/sampler.h"
 #include "src/engine/session_impl.h"
 #include "src/engine/text_stream.h"
@@ -58,7 +60,7 @@ class AnswerImpl {
   /// `params` must be valid, the session's logits known.
   AnswerImpl(SessionImpl& session, const SamplingParams& params, const RunControl& control);
 
-  Status Begin() { return steps_.Begin(); }
+  Status Begin();
   Result<AnswerStep> Next();
   Result<AnswerStep> Stop();
   GenerationStats stats() const;
@@ -81,6 +83,7 @@ class AnswerImpl {
   const std::atomic<bool>* const cancel_;
   AnswerSteps steps_;
   Sampler sampler_;
+  std::unique_ptr<AnswerConstraint> constraint_;  // null where the answer may be any text
   TextStream stream_;
   GenerationStats stats_;
   std::vector<Token> history_;      // what the penalties look at

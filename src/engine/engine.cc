@@ -170,6 +170,14 @@ std::string Engine::Detokenize(std::span<const Token> tokens, bool show_special)
 
 bool Engine::IsEndOfText(Token token) const { return impl_->tokenizer().IsEndOfText(token); }
 
+Result<RenderedPrompt> Engine::Render(const ChatInput& input) const { return impl_->tokenizer().Render(input); }
+
+const ToolCallForm* Engine::tool_call_form() const { return impl_->tokenizer().tool_call_form(); }
+
+Status Engine::CheckForm(const AnswerForm& form) const {
+  return impl_->tokenizer().NewMatcher(form.grammar, form.control_texts).status();
+}
+
 Result<std::vector<Token>> Engine::RenderChat(std::span<const ChatMessage> messages, bool add_generation_prompt,
                                               std::span<const Token> held) const {
   return impl_->tokenizer().RenderChat(messages, add_generation_prompt, held);

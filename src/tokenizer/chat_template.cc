@@ -11,6 +11,8 @@
 #include "jinja/parser.h"
 #include "jinja/runtime.h"
 #include "jinja/value.h"
+#include "json.h"
+#include "src/base/json_nesting.h"
 
 namespace loopserve {
 namespace {
@@ -21,6 +23,7 @@ constexpr int kMaxTokensPerExpression = 1500;  // a chain of operators makes a t
 constexpr int64_t kMaxSteps = 100'000;         // loop rounds and macro calls in one rendering: a second or so
 constexpr ptrdiff_t kMaxStackBytes = 1 << 20;  // that macros may take by calling each other
 constexpr int64_t kMaxRange = 100'000;
+constexpr int kMaxJsonDepth = 100;  // of tools and arguments
 constexpr size_t kMaxRenderedBytes = size_t{1} << 30;
 
 /// What one rendering may still do; the engine's nodes have no other way to reach it.
@@ -144,6 +147,52 @@ bool IsUsualRole(const std::string& role) {
   return false;
 }
 
+jinja::value ValueOf(const common_json& json) {
+  if (json.is_null()) return jinja::mk_val<jinja::value_none>();
+  if (json.is_boolean()) return jinja::mk_val<jinja::value_bool>(json.get<bool>());
+  if (json.is_number_integer()) return jinja::mk_val<jinja::value_int>(json.get<int64_t>());
+  if (json.is_number_float()) return jinja::mk_val<jinja::value_float>(json.get<double>());
+  if (json.is_string()) return Text(json.get<std::string>(), true);
+  if (json.is_array()) {
+    auto list = jinja::mk_val<jinja::value_array>();
+    for (const auto& item : json) list->push_back(ValueOf(item));
+    return list;
+  }
+  auto object = jinja::mk_val<jinja::value_object>();
+  for (auto it = json.begin(); it != json.end(); ++it) object->insert(it.key(), ValueOf(it.value()));
+  return object;
+}
+
+/// Throws what cannot be read, for the handler around everything that renders.
+jinja::value JsonValue(const std::string& text) {
+  if (ShapeOfJson(text).depth > kMaxJsonDepth) throw std::runtime_error("Error: JSON is nested too deeply");
+  const common_json json = common_json::parse_no_throw(text);
+  if (json.is_discarded()) throw std::runtime_error("Error: tools and arguments must be JSON");
+  return ValueOf(json);
+}
+
+jinja::value MessageValue(const ChatMessage& message) {
+  auto object = jinja::mk_val<jinja::value_object>();
+  object->insert("role", Text(message.role, !IsUsualRole(message.role)));
+  object->insert("content", Text(message.content, true));
+  if (!message.tool_call_id.empty()) object->insert("tool_call_id", Text(message.tool_call_id, true));
+  if (!message.name.empty()) object->insert("name", Text(message.name, true));
+  if (message.tool_calls.empty()) return object;
+  auto calls = jinja::mk_val<jinja::value_array>();
+  for (const ToolCall& call : message.tool_calls) {
+    auto function = jinja::mk_val<jinja::value_object>();
+    function->insert("name", Text(call.name, true));
+    function->insert("arguments", JsonValue(call.arguments));
+    auto item = jinja::mk_val<jinja::value_object>();
+    item->insert("id", Text(call.id, true));
+    item->insert("type", Text("function", false));
+    item->insert("function", function);
+    calls->push_back(item);
+  }
+  object->insert("tool_calls", calls);
+  return object;
+}
+
 jinja::value Range(const jinja::func_args& args) {
   args.ensure_count(1, 3);
   args.ensure_vals<jinja::value_int, jinja::value_int, jinja::value_int>(true, false, false);
@@ -210,8 +259,8 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Parse(const std::string& sou
   return chat_template;
 }
 
-Result<RenderedChat> ChatTemplate::Render(std::span<const ChatMessage> messages, bool add_generation_prompt,
-                                          const std::string& bos_text, const std::string& eos_text) const {
+Result<RenderedChat> ChatTemplate::Render(const ChatInput& input, const std::string& bos_text,
+                                          const std::string& eos_text) const {
   const char here = 0;
   Budget budget;
   budget.stack_start = &here;
@@ -221,16 +270,12 @@ Result<RenderedChat> ChatTemplate::Render(std::span<const ChatMessage> messages,
   try {
     jinja::context context(state_->source);
     auto list = jinja::mk_val<jinja::value_array>();
-    for (const ChatMessage& message : messages) {
-      auto object = jinja::mk_val<jinja::value_object>();
-      object->insert("role", Text(message.role, !IsUsualRole(message.role)));
-      object->insert("content", Text(message.content, true));
-      list->push_back(object);
-    }
+    for (const ChatMessage& message : input.messages) list->push_back(MessageValue(message));
     context.set_val("messages", list);
+    if (!input.tools.empty()) context.set_val("tools", JsonValue(input.tools));
     context.set_val("bos_token", Text(bos_text, false));
     context.set_val("eos_token", Text(eos_text, false));
-    context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));
+    context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(input.add_generation_prompt));
     context.set_val("range", jinja::mk_val<jinja::value_func>("range", jinja::func_handler(Range)));
     context.set_val("strftime_now", jinja::mk_val<jinja::value_func>("strftime_now", jinja::func_handler(StrftimeNow)));
 

@@ -30,7 +30,11 @@ class ChatTemplate {
 
   /// Messages must be valid UTF-8. Errors: kInvalidArgument, with the template's own words.
   Result<RenderedChat> Render(std::span<const ChatMessage> messages, bool add_generation_prompt,
-                              const std::string& bos_text, const std::string& eos_text) const;
+                              const std::string& bos_text, const std::string& eos_text) const {
+    return Render({messages, add_generation_prompt, ""}, bos_text, eos_text);
+  }
+  /// The same with tools. kInvalidArgument too where they, or a call's arguments, are not JSON of bounded depth.
+  Result<RenderedChat> Render(const ChatInput& input, const std::string& bos_text, const std::string& eos_text) const;
 
  private:
   ChatTemplate();

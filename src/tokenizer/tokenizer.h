@@ -1,5 +1,5 @@
-// Text to tokens and back, by libllama's vocabulary code (loaded without weights), and the model's chat template, by
-// llama.cpp's Jinja engine.
+// Text to tokens and back, by libllama's vocabulary code (loaded without weights), the model's chat template, by
+// llama.cpp's Jinja engine, and grammars over the vocabulary.
 // Thread rule: const methods are thread-safe.
 #pragma once
 
@@ -13,6 +13,7 @@
 #include "loopserve/engine.h"
 #include "loopserve/status.h"
 #include "src/gguf/gguf_file.h"
+#include "src/tokenizer/grammar.h"
 
 namespace loopserve {
 
@@ -39,6 +40,14 @@ class Tokenizer {
   /// template), kInvalidArgument (the template's own message).
   Result<std::vector<Token>> RenderChat(std::span<const ChatMessage> messages, bool add_generation_prompt,
                                         std::span<const Token> held = {}) const;
+  /// The same in two steps, with tools; kInvalidArgument too where they, or a call's arguments, are not JSON.
+  Result<RenderedPrompt> Render(const ChatInput& input) const;
+  /// How the template writes tool calls; null where it does not, or in another form than ToolCallForm has. Found when
+  /// it is first asked for.
+  const ToolCallForm* tool_call_form() const;
+
+  /// Errors: as GrammarMatcher::Create. This must outlive the matcher.
+  Result<std::unique_ptr<GrammarMatcher>> NewMatcher(const std::string& gbnf, const std::string& control_texts) const;
 
  private:
   Tokenizer();
