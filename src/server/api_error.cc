@@ -1,5 +1,8 @@
 #include "src/server/api_error.h"
 
+#include <algorithm>
+#include <string_view>
+
 #include "src/base/format.h"
 
 namespace loopserve::server {
@@ -7,12 +10,118 @@ namespace {
 
 constexpr int kRetryAfterSeconds = 2;
 
+/// Fields of requests, without what they contain.
+constexpr std::string_view kFields[] = {"add_generation_prompt",
+                                        "allowed_token_ids",
+                                        "audio",
+                                        "background",
+                                        "bad_words",
+                                        "best_of",
+                                        "cache_salt",
+                                        "chat_template",
+                                        "chat_template_kwargs",
+                                        "container",
+                                        "content",
+                                        "continue_final_message",
+                                        "conversation",
+                                        "echo",
+                                        "frequency_penalty",
+                                        "function_call",
+                                        "functions",
+                                        "grammar",
+                                        "guided_choice",
+                                        "guided_grammar",
+                                        "guided_json",
+                                        "guided_regex",
+                                        "ignore_eos",
+                                        "image_data",
+                                        "include",
+                                        "input",
+                                        "instructions",
+                                        "json_schema",
+                                        "logit_bias",
+                                        "logprobs",
+                                        "max_completion_tokens",
+                                        "max_output_tokens",
+                                        "max_tokens",
+                                        "mcp_servers",
+                                        "measure_quality",
+                                        "messages",
+                                        "metadata",
+                                        "min_p",
+                                        "modalities",
+                                        "model",
+                                        "n",
+                                        "n_predict",
+                                        "output_config",
+                                        "output_format",
+                                        "parallel_tool_calls",
+                                        "pinned",
+                                        "policy",
+                                        "prediction",
+                                        "presence_penalty",
+                                        "previous_response_id",
+                                        "priority",
+                                        "prompt",
+                                        "prompt_cache_key",
+                                        "prompt_embeds",
+                                        "prompt_logprobs",
+                                        "quality",
+                                        "repeat_last_n",
+                                        "repeat_penalty",
+                                        "repetition_penalty",
+                                        "response_format",
+                                        "return_progress",
+                                        "return_token_strs",
+                                        "seed",
+                                        "session_id",
+                                        "stop",
+                                        "stop_sequences",
+                                        "stream",
+                                        "stream_options",
+                                        "structured_outputs",
+                                        "suffix",
+                                        "system",
+                                        "temperature",
+                                        "text",
+                                        "thinking",
+                                        "timeout",
+                                        "tokens",
+                                        "tool_choice",
+                                        "tools",
+                                        "top_k",
+                                        "top_logprobs",
+                                        "top_p",
+                                        "truncation",
+                                        "use_beam_search",
+                                        "web_search_options",
+                                        "with_pieces",
+                                        "add_special",
+                                        "add_special_tokens",
+                                        "parse_special"};
+
 }  // namespace
+
+std::string FieldOf(const std::string& message) {
+  size_t end = 0, first_end = std::string::npos;
+  for (; end < message.size(); ++end) {
+    const char c = message[end];
+    const bool in_name =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '$' || c == '-';
+    if (!in_name && c != '.' && c != '[' && c != ']') break;
+    if (!in_name && first_end == std::string::npos) first_end = end;
+  }
+  const std::string first = message.substr(0, std::min(first_end, end));
+  if (std::ranges::find(kFields, first) == std::end(kFields)) return "";
+  while (end > 0 && message[end - 1] == '.') --end;
+  return message.substr(0, end);
+}
 
 ApiError ToApiError(const Status& status) {
   ApiError error;
   error.message = status.message();
   error.type = "invalid_request_error";
+  error.param = FieldOf(error.message);
   switch (status.code()) {
     case StatusCode::kInvalidArgument:
     case StatusCode::kCorruptData:
@@ -72,7 +181,7 @@ Json ToJson(const ApiError& error) {
   Json inner;
   inner["message"] = error.message;
   inner["type"] = error.type;
-  inner["param"] = nullptr;
+  inner["param"] = error.param.empty() ? Json(nullptr) : Json(error.param);
   inner["code"] = error.code.empty() ? Json(nullptr) : Json(error.code);
   return Json{{"error", std::move(inner)}};
 }

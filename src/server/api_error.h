@@ -17,7 +17,12 @@ struct ApiError {
   std::string code;  ///< empty: null
   std::string message;
   int retry_after_s = 0;  ///< 0: no such header
+  std::string param;      ///< the field of the request that is wrong; empty: null
 };
+
+/// The field that a message about a request begins with, as "messages[2].role" in "messages[2].role is missing"; empty
+/// where it begins with no field's name. All errors of requests are written this way.
+std::string FieldOf(const std::string& message);
 
 /// What a Status means to a client: 400 for what it asked, 404, 503 where memory is short, 500 for bugs.
 ApiError ToApiError(const Status& status);

@@ -2,13 +2,45 @@
 
 #include <algorithm>
 
+#include "src/server/json_grammar.h"
+
 namespace loopserve::server {
 namespace {
 
 constexpr size_t kMaxRoleBytes = 64;
 constexpr size_t kMaxParts = 10'000;
 
+constexpr size_t kMaxIdBytes = 1024;
+constexpr size_t kMaxCalls = 1000;
+
+/// Calls of an assistant's message in OpenAI's form; none where it has none.
+Result<std::vector<ToolCall>> ParseToolCalls(const Fields& message) {
+  std::vector<ToolCall> calls;
+  LS_ASSIGN_OR_RETURN(const JsonIn* list, message.List("tool_calls", kMaxCalls));
+  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+    const std::string where = message.NameOf("tool_calls") + "[" + std::to_string(i) + "]";
+    if (!(*list)[i].is_object()) return Status(StatusCode::kInvalidArgument, where + " must be an object");
+    const Fields item((*list)[i], where + ".");
+    LS_ASSIGN_OR_RETURN(const auto id, item.Text("id", kMaxIdBytes));
+    LS_ASSIGN_OR_RETURN(const JsonIn* function, item.Object("function"));
+    if (function == nullptr) return Status(StatusCode::kInvalidArgument, where + ".function is missing");
+    const Fields fields(*function, where + ".function.");
+    LS_ASSIGN_OR_RETURN(const auto name, fields.Text("name", kMaxIdBytes));
+    if (!name) return Status(StatusCode::kInvalidArgument, where + ".function.name is missing");
+    LS_ASSIGN_OR_RETURN(const auto arguments, fields.Text("arguments"));
+    LS_ASSIGN_OR_RETURN(std::string object, ArgumentsText(arguments.value_or(""), where + ".function.arguments"));
+    calls.push_back({id.value_or(""), *name, std::move(object)});
+  }
+  return calls;
+}
+
 }  // namespace
+
+Result<std::string> ArgumentsText(const std::string& arguments, const std::string& where) {
+  if (arguments.empty()) return std::string("{}");
+  LS_ASSIGN_OR_RETURN(const JsonIn object, ParseBody(arguments, where));
+  return OneLine(object);
+}
 
 Result<std::string> ContentText(const JsonIn& content, const std::string& where,
                                 const std::vector<std::string>& text_types) {
@@ -52,11 +84,8 @@ Result<std::vector<ChatMessage>> ParseMessages(const JsonIn& body) {
     const Fields fields(item, where + ".");
     LS_ASSIGN_OR_RETURN(std::optional<std::string> role, fields.Text("role", kMaxRoleBytes));
     if (!role || role->empty()) return Status(StatusCode::kInvalidArgument, where + ".role is missing");
-    for (const char* calls : {"tool_calls", "function_call"}) {
-      const JsonIn* value = fields.Find(calls);
-      if (value != nullptr && !value->empty()) {
-        return Status(StatusCode::kUnsupported, fields.NameOf(calls) + " is not supported");
-      }
+    if (fields.Find("function_call") != nullptr) {
+      return Status(StatusCode::kUnsupported, fields.NameOf("function_call") + " is not supported; say tool_calls");
     }
     const JsonIn* content = fields.Find("content");
     if (content == nullptr && *role != "assistant") {
@@ -64,6 +93,14 @@ Result<std::vector<ChatMessage>> ParseMessages(const JsonIn& body) {
     }
     ChatMessage message;
     message.role = std::move(*role);
+    LS_ASSIGN_OR_RETURN(message.tool_calls, ParseToolCalls(fields));
+    if (!message.tool_calls.empty() && message.role != "assistant") {
+      return Status(StatusCode::kInvalidArgument, fields.NameOf("tool_calls") + " are the assistant's alone");
+    }
+    LS_ASSIGN_OR_RETURN(const auto id, fields.Text("tool_call_id", kMaxIdBytes));
+    LS_ASSIGN_OR_RETURN(const auto name, fields.Text("name", kMaxIdBytes));
+    message.tool_call_id = id.value_or("");
+    message.name = name.value_or("");
     if (content != nullptr) {
       LS_ASSIGN_OR_RETURN(message.content, ContentText(*content, where + ".content"));
     }

@@ -15,7 +15,13 @@ inline constexpr size_t kMaxMessages = 100'000;
 Result<std::string> ContentText(const JsonIn& content, const std::string& where,
                                 const std::vector<std::string>& text_types = {"text"});
 
-/// body.messages: roles and texts. kInvalidArgument, kUnsupported.
+/// The arguments of a call as one line of JSON; an empty text means none. kInvalidArgument where they are no object.
+Result<std::string> ArgumentsText(const std::string& arguments, const std::string& where);
+
+/// body.messages: roles, texts, tool calls and what they brought. kInvalidArgument, kUnsupported.
 Result<std::vector<ChatMessage>> ParseMessages(const JsonIn& body);
+
+/// The same in Anthropic's form, whose contents may have blocks of type tool_use and tool_result.
+Result<std::vector<ChatMessage>> ParseMessagesWithBlocks(const JsonIn& body);
 
 }  // namespace loopserve::server

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <thread>
 #include <utility>
 
@@ -12,6 +13,8 @@
 
 namespace loopserve::server {
 namespace {
+
+using ErrorForm = HttpReply (*)(const ApiError&);
 
 constexpr auto kLookForReplies = std::chrono::milliseconds(10);
 
@@ -111,8 +114,14 @@ Status HttpServer::Start(std::vector<Route> routes) {
   server.set_keep_alive_timeout(options_.keep_alive_s);
   server.set_keep_alive_max_count(1'000'000);
   server.set_tcp_nodelay(true);
-  server.set_error_handler([](const httplib::Request&, httplib::Response& response) {
-    if (response.body.empty()) Write(ErrorReply(ErrorOfStatus(response.status)), response);
+  std::map<std::string, ErrorForm> own_errors;
+  for (const Route& route : routes) {
+    if (route.error != nullptr) own_errors[route.path] = route.error;
+  }
+  server.set_error_handler([own_errors](const httplib::Request& request, httplib::Response& response) {
+    const auto own = own_errors.find(request.path);
+    const ErrorForm form = own == own_errors.end() ? ErrorForm(ErrorReply) : own->second;
+    if (response.body.empty()) Write(form(ErrorOfStatus(response.status)), response);
     return httplib::Server::HandlerResponse::Handled;
   });
   server.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
@@ -125,19 +134,20 @@ Status HttpServer::Start(std::vector<Route> routes) {
       Log(LogLevel::kDebug, request.method + " " + request.path + " " + std::to_string(response.status));
   });
   for (Route& route : routes) {
-    const auto serve = [this, handler = std::move(route.handler), is_public = route.is_public](
+    const auto serve = [this, handler = std::move(route.handler), is_public = route.is_public,
+                        error = route.error != nullptr ? route.error : ErrorForm(ErrorReply)](
                            const httplib::Request& request, httplib::Response& response) {
       HttpRequest http;
       if (!is_public) {
         const std::optional<std::string> tenant =
             state_->keys.required() ? state_->keys.TenantOf(CredentialOf(request)) : std::string();
-        if (!tenant) return Write(ErrorReply(UnauthorizedError()), response);
+        if (!tenant) return Write(error(UnauthorizedError()), response);
         http.tenant = *tenant;
-        if (context_.stopping) return Write(ErrorReply(NotReadyError("the server is going down")), response);
-        if (!context_.ready) return Write(ErrorReply(NotReadyError("the model is being loaded")), response);
+        if (context_.stopping) return Write(error(NotReadyError("the server is going down")), response);
+        if (!context_.ready) return Write(error(NotReadyError("the model is being loaded")), response);
       }
       if (!request.get_header_value("Content-Encoding").empty()) {
-        return Write(ErrorReply(ErrorOfStatus(415)), response);
+        return Write(error(ErrorOfStatus(415)), response);
       }
       http.body = request.body;
       http.path_params = {request.path_params.begin(), request.path_params.end()};

@@ -33,6 +33,7 @@ struct HttpReply {
   std::vector<std::pair<std::string, std::string>> headers;
 };
 
+struct ApiError;
 using Handler = std::function<HttpReply(const HttpRequest&)>;
 
 struct Route {
@@ -40,6 +41,8 @@ struct Route {
   std::string path;    ///< parts that begin with ':' become path_params
   Handler handler;
   bool is_public = false;  ///< served without an API key, and while the model loads
+  /// How errors that arise before the handler are written; null: in OpenAI's form.
+  HttpReply (*error)(const ApiError&) = nullptr;
 };
 
 }  // namespace loopserve::server

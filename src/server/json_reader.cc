@@ -2,30 +2,11 @@
 
 #include <cmath>
 
+#include "src/base/json_nesting.h"
 #include "src/base/utf8.h"
 
 namespace loopserve::server {
 namespace {
-
-/// How deep brackets are nested outside of texts, at most. Right for valid JSON, harmless for other bytes.
-int NestingOf(std::string_view json) {
-  int depth = 0, deepest = 0;
-  bool in_text = false;
-  for (size_t i = 0; i < json.size(); ++i) {
-    const char c = json[i];
-    if (in_text) {
-      if (c == '\\') ++i;
-      in_text = c != '"';
-    } else if (c == '"') {
-      in_text = true;
-    } else if (c == '{' || c == '[') {
-      deepest = std::max(deepest, ++depth);
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-  return deepest;
-}
 
 /// nlohmann's message without its "[json.exception.parse_error.101] ".
 std::string OwnWords(const std::string& message) {
@@ -35,20 +16,26 @@ std::string OwnWords(const std::string& message) {
 
 }  // namespace
 
-Result<JsonIn> ParseBody(std::string_view body) {
+Result<JsonIn> ParseBody(std::string_view body, const std::string& what) {
   if (const size_t bad = FindInvalidUtf8(body); bad != std::string_view::npos) {
-    return Status(StatusCode::kInvalidArgument, "the body is not valid UTF-8 at byte " + std::to_string(bad));
+    return Status(StatusCode::kInvalidArgument, what + " is not valid UTF-8 at byte " + std::to_string(bad));
   }
-  if (const int depth = NestingOf(body); depth > kMaxJsonDepth) {
-    return Status(StatusCode::kInvalidArgument, "the JSON is nested " + std::to_string(depth) + " deep; at most " +
-                                                    std::to_string(kMaxJsonDepth) + " are allowed");
+  const JsonShape shape = ShapeOfJson(body);
+  if (shape.depth > kMaxJsonDepth) {
+    return Status(StatusCode::kInvalidArgument, what + " is JSON nested " + std::to_string(shape.depth) +
+                                                    " deep; at most " + std::to_string(kMaxJsonDepth) + " are allowed");
+  }
+  if (shape.max_members > kMaxJsonMembers) {
+    return Status(StatusCode::kInvalidArgument, what + " has a JSON object of " + std::to_string(shape.max_members) +
+                                                    " members; at most " + std::to_string(kMaxJsonMembers) +
+                                                    " are allowed");
   }
   try {
     JsonIn json = JsonIn::parse(body);
-    if (!json.is_object()) return Status(StatusCode::kInvalidArgument, "the body must be a JSON object");
+    if (!json.is_object()) return Status(StatusCode::kInvalidArgument, what + " must be a JSON object");
     return json;
   } catch (const JsonIn::exception& error) {
-    return Status(StatusCode::kInvalidArgument, "the body is not valid JSON: " + OwnWords(error.what()));
+    return Status(StatusCode::kInvalidArgument, what + " is not valid JSON: " + OwnWords(error.what()));
   }
 }
 

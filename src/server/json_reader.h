@@ -13,15 +13,15 @@
 
 namespace loopserve::server {
 
-/// What is read: keys are found in logarithmic time, however many a client sends.
-using JsonIn = nlohmann::json;
-/// What is written: keys stay in the order in which they were added.
+/// Keys stay in the order in which they came or were added: an answer has the properties of a schema in its order.
 using Json = nlohmann::ordered_json;
+using JsonIn = Json;  ///< what is read
 
 inline constexpr int kMaxJsonDepth = 100;
+inline constexpr size_t kMaxJsonMembers = 1000;  ///< of one object: keys are found by looking at all of them
 
-/// A JSON object in valid UTF-8, nested at most kMaxJsonDepth deep. kInvalidArgument.
-Result<JsonIn> ParseBody(std::string_view body);
+/// A JSON object in valid UTF-8, nested at most kMaxJsonDepth deep. kInvalidArgument. what: what it is, for errors.
+Result<JsonIn> ParseBody(std::string_view body, const std::string& what = "the body");
 
 /// Compact; bytes that are not UTF-8 become U+FFFD.
 std::string ToText(const Json& json);

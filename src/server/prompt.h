@@ -9,8 +9,7 @@
 
 namespace loopserve::server {
 
-/// spec: whose name, namespace and policy say which dialogues may be looked at. Errors: as Engine::RenderChat.
-Result<std::vector<Token>> RenderPrompt(const Context& context, const std::vector<ChatMessage>& messages,
-                                        bool add_generation_prompt, const JobSpec& spec);
+/// spec: whose name, namespace and policy say which dialogues may be looked at. Errors: as Engine::Render.
+Result<std::vector<Token>> RenderPrompt(const Context& context, const ChatInput& input, const JobSpec& spec);
 
 }  // namespace loopserve::server

@@ -1,4 +1,5 @@
 // /v1/chat/completions in OpenAI's form.
+#include <optional>
 #include <utility>
 
 #include "src/server/chat_messages.h"
@@ -7,6 +8,8 @@
 #include "src/server/logprobs.h"
 #include "src/server/prompt.h"
 #include "src/server/routes.h"
+#include "src/server/tool_call_reader.h"
+#include "src/server/tools.h"
 
 namespace loopserve::server {
 namespace {
@@ -14,6 +17,7 @@ namespace {
 struct ChatRequest {
   GenerationRequest generation;
   std::vector<JobSpec> specs;
+  std::optional<ToolCallForm> calls;  ///< where the answer may have tool calls
 };
 
 const std::vector<std::string>& UnsupportedFields() {
@@ -42,19 +46,8 @@ const std::vector<std::string>& UnsupportedFields() {
 }
 
 Status RefuseModes(const JsonIn& body) {
-  const Fields fields(body);
   LS_RETURN_IF_ERROR(RefuseFields(body, UnsupportedFields()));
-  const JsonIn* choice = fields.Find("tool_choice");
-  const bool no_tools = choice != nullptr && *choice == "none";
-  if (!no_tools) LS_RETURN_IF_ERROR(RefuseFields(body, {"tools"}));
-  LS_ASSIGN_OR_RETURN(const JsonIn* format, fields.Object("response_format"));
-  if (format != nullptr) {
-    LS_ASSIGN_OR_RETURN(const auto type, Fields(*format, "response_format.").Text("type"));
-    if (type && *type != "text") {
-      return Status(StatusCode::kUnsupported, "response_format.type '" + *type + "' is not supported");
-    }
-  }
-  LS_ASSIGN_OR_RETURN(const JsonIn* modalities, fields.List("modalities", 16));
+  LS_ASSIGN_OR_RETURN(const JsonIn* modalities, Fields(body).List("modalities", 16));
   if (modalities != nullptr && (modalities->size() != 1 || (*modalities)[0] != "text")) {
     return Status(StatusCode::kUnsupported, "modalities other than 'text' are not supported");
   }
@@ -80,9 +73,15 @@ Result<ChatRequest> ParseChat(const Context& context, const HttpRequest& http) {
   JobSpec& spec = request.generation.spec;
   LS_RETURN_IF_ERROR(ParseMaxTokens(body, {"max_completion_tokens", "max_tokens", "n_predict"}, &spec.sampling));
   LS_RETURN_IF_ERROR(ParseLogprobs(body, &spec.top_logprobs));
-  LS_ASSIGN_OR_RETURN(const std::vector<ChatMessage> messages, ParseMessages(body));
+  LS_ASSIGN_OR_RETURN(std::vector<ChatMessage> messages, ParseMessages(body));
+  LS_ASSIGN_OR_RETURN(const ToolRequest tools, ParseChatTools(body));
+  WantedForm wanted{&tools};
+  LS_RETURN_IF_ERROR(ParseResponseFormat(body, &wanted));
+  LS_ASSIGN_OR_RETURN(spec.sampling.form, FormOf(*context.engine, wanted));
+  if (!tools.empty()) request.calls = CallFormOf(*context.engine);
   LS_ASSIGN_OR_RETURN(const auto add_prompt, Fields(body).Bool("add_generation_prompt"));
-  LS_ASSIGN_OR_RETURN(spec.prompt, RenderPrompt(context, messages, add_prompt.value_or(true), spec));
+  const std::string shown = PlaceTools(*context.engine, tools, &messages);
+  LS_ASSIGN_OR_RETURN(spec.prompt, RenderPrompt(context, {messages, add_prompt.value_or(true), shown}, spec));
   LS_RETURN_IF_ERROR(CheckLength(context, spec.prompt.size(), spec.sampling));
   request.specs.push_back(spec);
   return request;
@@ -107,14 +106,30 @@ Json LogprobsJson(const Engine& engine, std::span<const AnswerDelta> tokens) {
   return {{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
+/// index: in a stream's chunks; -1 elsewhere.
+Json CallJson(int index, const ToolCall& call) {
+  Json json;
+  if (index >= 0) json["index"] = index;
+  json["id"] = call.id;
+  json["type"] = "function";
+  json["function"] = {{"name", call.name}, {"arguments", call.arguments}};
+  return json;
+}
+
+const char* ChatFinishReason(StopReason reason, bool called) {
+  return called && reason == StopReason::kEndOfText ? "tool_calls" : FinishReason(reason);
+}
+
 Json Head(const std::string& id, const char* object, int64_t created, const std::string& model) {
   return {{"id", id}, {"object", object}, {"created", created}, {"model", model}, {"system_fingerprint", "loopserve"}};
 }
 
 class ChatStream : public StreamFormat {
  public:
-  ChatStream(const Context& context, const GenerationRequest& request, int n_choices)
-      : engine_(context.engine), request_(request), roles_(static_cast<size_t>(n_choices), false) {}
+  ChatStream(const Context& context, const ChatRequest& request, int n_choices)
+      : engine_(context.engine), request_(request.generation), roles_(static_cast<size_t>(n_choices), false) {
+    for (int i = 0; request.calls && i < n_choices; ++i) readers_.emplace_back(*request.calls);
+  }
 
   void Progress(const PromptProgress& progress, std::string* out) override {
     const auto done =
@@ -138,14 +153,17 @@ class ChatStream : public StreamFormat {
       roles_[choice] = true;
       AppendEvent(Chunk(Json::array({Choice(delta.choice, {{"role", "assistant"}, {"content", ""}})})), out);
     }
-    if (!delta.text.empty() || delta.logprob) {
-      Json entry = Choice(delta.choice, {{"content", delta.text}});
-      if (delta.logprob) entry["logprobs"] = LogprobsJson(*engine_, {&delta, 1});
+    std::vector<Json> pieces = Pieces(delta);
+    if (pieces.empty() && delta.logprob) pieces.push_back({{"content", ""}});
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      Json entry = Choice(delta.choice, std::move(pieces[i]));
+      if (delta.logprob && i == 0) entry["logprobs"] = LogprobsJson(*engine_, {&delta, 1});
       AppendEvent(Chunk(Json::array({std::move(entry)})), out);
     }
     if (!delta.ended) return;
     Json entry = Choice(delta.choice, Json::object());
-    entry["finish_reason"] = FinishReason(delta.stats.stop_reason);
+    const bool called = !readers_.empty() && readers_[choice].n_calls() > 0;
+    entry["finish_reason"] = ChatFinishReason(delta.stats.stop_reason, called);
     AppendEvent(Chunk(Json::array({std::move(entry)})), out);
   }
 
@@ -164,6 +182,25 @@ class ChatStream : public StreamFormat {
   }
 
  private:
+  /// The deltas that a piece of an answer means.
+  std::vector<Json> Pieces(const AnswerDelta& delta) {
+    std::vector<Json> pieces;
+    if (readers_.empty()) {
+      if (!delta.text.empty()) pieces.push_back({{"content", delta.text}});
+      return pieces;
+    }
+    for (const ToolEvent& event : readers_[static_cast<size_t>(delta.choice)].Push(delta.text, delta.ended)) {
+      if (event.kind == ToolEvent::Kind::kText) pieces.push_back({{"content", event.text}});
+      if (event.kind == ToolEvent::Kind::kCall) {
+        pieces.push_back({{"tool_calls", Json::array({CallJson(event.call, {NewId("call_"), event.text, ""})})}});
+      }
+      if (event.kind == ToolEvent::Kind::kArguments) {
+        const Json call = {{"index", event.call}, {"function", {{"arguments", event.text}}}};
+        pieces.push_back({{"tool_calls", Json::array({call})}});
+      }
+    }
+    return pieces;
+  }
   Json Chunk(Json choices) const {
     Json chunk = Head(id_, "chat.completion.chunk", created_, request_.model);
     chunk["choices"] = std::move(choices);
@@ -177,20 +214,36 @@ class ChatStream : public StreamFormat {
   const GenerationRequest request_;
   const std::string id_ = NewId("chatcmpl-");
   const int64_t created_ = UnixSeconds();
-  std::vector<bool> roles_;  ///< whether the choice's first chunk was written
+  std::vector<bool> roles_;              ///< whether the choice's first chunk was written
+  std::vector<ToolCallReader> readers_;  ///< of each choice; none where no tools may be called
 };
 
-Json ChatJson(const Context& context, const GenerationRequest& request, std::span<const ChoiceResult> choices,
+/// The message, and whether it calls tools.
+std::pair<Json, bool> MessageOf(const ChatRequest& request, const std::string& text) {
+  Json message{{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
+  if (!request.calls) return {std::move(message), false};
+  const ReadAnswer answer = ReadToolCalls(*request.calls, text);
+  if (answer.calls.empty()) return {std::move(message), false};
+  message["content"] = answer.text.empty() ? Json(nullptr) : Json(answer.text);
+  Json calls = Json::array();
+  for (const ToolCall& call : answer.calls) calls.push_back(CallJson(-1, {NewId("call_"), call.name, call.arguments}));
+  message["tool_calls"] = std::move(calls);
+  return {std::move(message), true};
+}
+
+Json ChatJson(const Context& context, const ChatRequest& chat, std::span<const ChoiceResult> choices,
               const Totals& totals) {
+  const GenerationRequest& request = chat.generation;
   Json json = Head(NewId("chatcmpl-"), "chat.completion", UnixSeconds(), request.model);
   Json list = Json::array();
   for (size_t i = 0; i < choices.size(); ++i) {
     Json choice;
     choice["index"] = i;
-    choice["message"] = {{"role", "assistant"}, {"content", choices[i].text}, {"refusal", nullptr}};
+    auto [message, called] = MessageOf(chat, choices[i].text);
+    choice["message"] = std::move(message);
     choice["logprobs"] =
         request.spec.top_logprobs >= 0 ? LogprobsJson(*context.engine, choices[i].tokens) : Json(nullptr);
-    choice["finish_reason"] = FinishReason(choices[i].stats.stop_reason);
+    choice["finish_reason"] = ChatFinishReason(choices[i].stats.stop_reason, called);
     list.push_back(std::move(choice));
   }
   json["choices"] = std::move(list);
@@ -203,11 +256,10 @@ Json ChatJson(const Context& context, const GenerationRequest& request, std::spa
 HttpReply ServeChat(Context& context, const HttpRequest& http) {
   Result<ChatRequest> request = ParseChat(context, http);
   if (!request.ok()) return ErrorReply(request.status());
-  const GenerationRequest& generation = request->generation;
   return ServeGeneration(
-      context, http, std::move(request->specs), generation.stream,
-      {[&](int n) { return std::make_unique<ChatStream>(context, generation, n); },
-       [&](auto choices, const Totals& totals) { return ChatJson(context, generation, choices, totals); }, ErrorReply});
+      context, http, std::move(request->specs), request->generation.stream,
+      {[&](int n) { return std::make_unique<ChatStream>(context, *request, n); },
+       [&](auto choices, const Totals& totals) { return ChatJson(context, *request, choices, totals); }, ErrorReply});
 }
 
 }  // namespace

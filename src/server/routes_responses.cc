@@ -1,108 +1,32 @@
-// /v1/responses in OpenAI's newer form, for texts. Nothing is stored: the whole dialogue comes with each request.
+// /v1/responses in OpenAI's newer form. Nothing is stored: the whole dialogue comes with each request.
 #include <utility>
 
-#include "src/server/chat_messages.h"
 #include "src/server/generation.h"
-#include "src/server/generation_request.h"
-#include "src/server/prompt.h"
+#include "src/server/responses_request.h"
 #include "src/server/routes.h"
+#include "src/server/tool_call_reader.h"
 
 namespace loopserve::server {
 namespace {
 
-struct ResponsesRequest {
-  GenerationRequest generation;
-  Json instructions = nullptr;
-};
-
-Status RefuseModes(const JsonIn& body) {
-  LS_RETURN_IF_ERROR(RefuseFields(body, {"previous_response_id", "conversation", "background", "prompt", "include"}));
-  const JsonIn* choice = Fields(body).Find("tool_choice");
-  if (choice == nullptr || *choice != "none") LS_RETURN_IF_ERROR(RefuseFields(body, {"tools"}));
-  LS_ASSIGN_OR_RETURN(const auto truncation, Fields(body).Text("truncation"));
-  if (truncation && *truncation != "disabled") {
-    return Status(StatusCode::kUnsupported, "truncation is not supported: nothing is ever cut");
-  }
-  LS_ASSIGN_OR_RETURN(const JsonIn* text, Fields(body).Object("text"));
-  if (text == nullptr) return Status::Ok();
-  LS_ASSIGN_OR_RETURN(const JsonIn* format, Fields(*text, "text.").Object("format"));
-  if (format == nullptr) return Status::Ok();
-  LS_ASSIGN_OR_RETURN(const auto type, Fields(*format, "text.format.").Text("type"));
-  if (type && *type != "text") {
-    return Status(StatusCode::kUnsupported, "text.format.type '" + *type + "' is not supported");
-  }
-  return Status::Ok();
+Json TextPart(const std::string& text) {
+  return {{"type", "output_text"}, {"text", text}, {"annotations", Json::array()}};
 }
 
-Result<ChatMessage> ParseItem(const JsonIn& item, const std::string& where) {
-  if (!item.is_object()) return Status(StatusCode::kInvalidArgument, where + " must be an object");
-  const Fields fields(item, where + ".");
-  LS_ASSIGN_OR_RETURN(const auto type, fields.Text("type", 64));
-  if (type && *type != "message") {
-    return Status(StatusCode::kUnsupported, where + ": items of type '" + *type + "' are not supported");
-  }
-  LS_ASSIGN_OR_RETURN(const auto role, fields.Text("role", 64));
-  if (!role || role->empty()) return Status(StatusCode::kInvalidArgument, where + ".role is missing");
-  const JsonIn* content = fields.Find("content");
-  if (content == nullptr) return Status(StatusCode::kInvalidArgument, where + ".content is missing");
-  ChatMessage message{*role == "developer" ? "system" : *role, ""};
-  LS_ASSIGN_OR_RETURN(message.content,
-                      ContentText(*content, where + ".content", {"input_text", "output_text", "text"}));
-  return message;
+Json MessageItem(const std::string& id, const char* status, Json content) {
+  return {{"id", id}, {"type", "message"}, {"status", status}, {"role", "assistant"}, {"content", std::move(content)}};
 }
 
-Result<std::vector<ChatMessage>> ParseInput(const JsonIn& body) {
-  std::vector<ChatMessage> messages;
-  LS_ASSIGN_OR_RETURN(const auto instructions, Fields(body).Text("instructions"));
-  if (instructions) messages.push_back({"system", *instructions});
-  const JsonIn* input = Fields(body).Find("input");
-  if (input == nullptr) return Status(StatusCode::kInvalidArgument, "input is missing");
-  if (input->is_string()) {
-    messages.push_back({"user", input->get<std::string>()});
-    return messages;
-  }
-  LS_ASSIGN_OR_RETURN(const JsonIn* list, Fields(body).List("input", kMaxMessages));
-  if (list->empty()) return Status(StatusCode::kInvalidArgument, "input is empty");
-  for (size_t i = 0; i < list->size(); ++i) {
-    LS_ASSIGN_OR_RETURN(ChatMessage message, ParseItem((*list)[i], "input[" + std::to_string(i) + "]"));
-    messages.push_back(std::move(message));
-  }
-  return messages;
+Json CallItem(const std::string& id, const char* status, const ToolCall& call) {
+  return {{"id", id},           {"type", "function_call"}, {"status", status},
+          {"call_id", call.id}, {"name", call.name},       {"arguments", call.arguments}};
 }
 
-Result<ResponsesRequest> ParseResponses(const Context& context, const HttpRequest& http) {
-  LS_ASSIGN_OR_RETURN(JsonIn body, ParseBody(http.body));
-  LS_RETURN_IF_ERROR(RefuseModes(body));
-  body["n"] = 1;
-  ResponsesRequest request;
-  LS_ASSIGN_OR_RETURN(request.generation, ParseGeneration(context, http, body));
-  JobSpec& spec = request.generation.spec;
-  LS_RETURN_IF_ERROR(ParseMaxTokens(body, {"max_output_tokens"}, &spec.sampling));
-  LS_ASSIGN_OR_RETURN(const std::vector<ChatMessage> messages, ParseInput(body));
-  LS_ASSIGN_OR_RETURN(spec.prompt, RenderPrompt(context, messages, true, spec));
-  LS_RETURN_IF_ERROR(CheckLength(context, spec.prompt.size(), spec.sampling));
-  if (const JsonIn* instructions = Fields(body).Find("instructions")) {
-    request.instructions = instructions->get<std::string>();
-  }
-  return request;
-}
-
-/// One response as it grows.
+/// One response, but for what it says.
 class ResponseJson {
  public:
   explicit ResponseJson(const ResponsesRequest& request) : request_(request) {}
-  const std::string& item_id() const { return item_id_; }
 
-  Json Part(const std::string& text) const {
-    return {{"type", "output_text"}, {"text", text}, {"annotations", Json::array()}};
-  }
-  Json Item(const char* status, Json content) const {
-    return {{"id", item_id_},
-            {"type", "message"},
-            {"status", status},
-            {"role", "assistant"},
-            {"content", std::move(content)}};
-  }
   Json Whole(const char* status, Json output) const {
     const SamplingParams& sampling = request_.generation.spec.sampling;
     Json json;
@@ -116,23 +40,22 @@ class ResponseJson {
     json["max_output_tokens"] = sampling.max_tokens >= 0 ? Json(sampling.max_tokens) : Json(nullptr);
     json["model"] = request_.generation.model;
     json["output"] = std::move(output);
-    json["parallel_tool_calls"] = false;
+    json["parallel_tool_calls"] = request_.parallel_tool_calls;
     json["previous_response_id"] = nullptr;
     json["store"] = false;
     json["temperature"] = sampling.temperature;
-    json["text"] = {{"format", {{"type", "text"}}}};
-    json["tool_choice"] = "none";
-    json["tools"] = Json::array();
+    json["text"] = request_.text;
+    json["tool_choice"] = request_.tool_choice;
+    json["tools"] = request_.tools;
     json["top_p"] = sampling.top_p;
     json["truncation"] = "disabled";
     json["usage"] = nullptr;
     json["metadata"] = Json::object();
     return json;
   }
-  Json Ended(const std::string& text, StopReason reason, const Totals& totals) const {
+  Json Ended(Json output, StopReason reason, const Totals& totals) const {
     const bool cut = std::string(FinishReason(reason)) == "length";
-    const char* status = cut ? "incomplete" : "completed";
-    Json json = Whole(status, Json::array({Item(status, Json::array({Part(text)}))}));
+    Json json = Whole(cut ? "incomplete" : "completed", std::move(output));
     if (cut) json["incomplete_details"] = {{"reason", "max_output_tokens"}};
     json["usage"] = {{"input_tokens", totals.prompt_tokens},
                      {"input_tokens_details", {{"cached_tokens", totals.cached_tokens}}},
@@ -146,44 +69,99 @@ class ResponseJson {
 
  private:
   const ResponsesRequest request_;
-  const std::string id_ = NewId("resp_"), item_id_ = NewId("msg_");
+  const std::string id_ = NewId("resp_");
   const int64_t created_ = UnixSeconds();
 };
 
+const char* ItemStatus(StopReason reason) {
+  return std::string(FinishReason(reason)) == "length" ? "incomplete" : "completed";
+}
+
 class ResponsesStream : public StreamFormat {
  public:
-  explicit ResponsesStream(const ResponsesRequest& request) : response_(request) {}
+  explicit ResponsesStream(const ResponsesRequest& request) : response_(request) {
+    if (request.calls) reader_.emplace(*request.calls);
+  }
 
   void Read(const PromptRead&, std::string* out) override {
     const Json started = response_.Whole("in_progress", Json::array());
     Send("response.created", {{"response", started}}, out);
     Send("response.in_progress", {{"response", started}}, out);
-    Send("response.output_item.added", {{"output_index", 0}, {"item", response_.Item("in_progress", Json::array())}},
-         out);
-    Send("response.content_part.added", Place({{"part", response_.Part("")}}), out);
   }
   void Delta(const AnswerDelta& delta, std::string* out) override {
-    text_ += delta.text;
-    if (!delta.text.empty()) {
-      Send("response.output_text.delta", Place({{"delta", delta.text}, {"logprobs", Json::array()}}), out);
-    }
     if (delta.ended) reason_ = delta.stats.stop_reason;
+    if (!reader_) {
+      AddText(delta.text, out);
+      return;
+    }
+    for (const ToolEvent& event : reader_->Push(delta.text, delta.ended)) {
+      if (event.kind == ToolEvent::Kind::kText) AddText(event.text, out);
+      if (event.kind == ToolEvent::Kind::kCall) OpenCall(event.text, out);
+      if (event.kind == ToolEvent::Kind::kArguments) AddArguments(event.text, out);
+      if (event.kind == ToolEvent::Kind::kCallEnd) Close("completed", out);
+    }
   }
   void Failed(const ApiError& error, std::string* out) override {
     Send("error", {{"code", error.code}, {"message", error.message}, {"param", nullptr}}, out);
   }
   void Done(const Totals& totals, std::string* out) override {
-    const Json whole = response_.Ended(text_, reason_, totals);
-    Send("response.output_text.done", Place({{"text", text_}, {"logprobs", Json::array()}}), out);
-    Send("response.content_part.done", Place({{"part", response_.Part(text_)}}), out);
-    Send("response.output_item.done", {{"output_index", 0}, {"item", whole["output"][0]}}, out);
+    if (output_.empty() && !open_) OpenMessage(out);
+    Close(ItemStatus(reason_), out);
+    const Json whole = response_.Ended(output_, reason_, totals);
     Send(whole["status"] == "completed" ? "response.completed" : "response.incomplete", {{"response", whole}}, out);
   }
 
  private:
+  void OpenMessage(std::string* out) {
+    open_ = is_message_ = true;
+    item_id_ = NewId("msg_");
+    text_.clear();
+    Send("response.output_item.added",
+         {{"output_index", output_.size()}, {"item", MessageItem(item_id_, "in_progress", Json::array())}}, out);
+    Send("response.content_part.added", Part({{"part", TextPart("")}}), out);
+  }
+  void AddText(const std::string& text, std::string* out) {
+    if (text.empty()) return;
+    if (!open_) OpenMessage(out);
+    text_ += text;
+    Send("response.output_text.delta", Part({{"delta", text}, {"logprobs", Json::array()}}), out);
+  }
+  void OpenCall(const std::string& name, std::string* out) {
+    Close("completed", out);
+    open_ = true;
+    is_message_ = false;
+    item_id_ = NewId("fc_");
+    call_ = {NewId("call_"), name, ""};
+    Send("response.output_item.added",
+         {{"output_index", output_.size()}, {"item", CallItem(item_id_, "in_progress", call_)}}, out);
+  }
+  void AddArguments(const std::string& text, std::string* out) {
+    call_.arguments += text;
+    Send("response.function_call_arguments.delta", Place({{"delta", text}}), out);
+  }
+  /// Ends the item that is being written, if there is one.
+  void Close(const char* status, std::string* out) {
+    if (!open_) return;
+    open_ = false;
+    Json item;
+    if (is_message_) {
+      Send("response.output_text.done", Part({{"text", text_}, {"logprobs", Json::array()}}), out);
+      Send("response.content_part.done", Part({{"part", TextPart(text_)}}), out);
+      item = MessageItem(item_id_, status, Json::array({TextPart(text_)}));
+    } else {
+      Send("response.function_call_arguments.done", Place({{"name", call_.name}, {"arguments", call_.arguments}}), out);
+      item = CallItem(item_id_, status, call_);
+    }
+    Send("response.output_item.done", {{"output_index", output_.size()}, {"item", item}}, out);
+    output_.push_back(std::move(item));
+  }
   Json Place(Json data) const {
-    data["item_id"] = response_.item_id();
-    data["output_index"] = 0;
+    data["item_id"] = item_id_;
+    data["output_index"] = output_.size();
+    return data;
+  }
+  Json Part(Json data) const {
+    data = Place(std::move(data));
     data["content_index"] = 0;
     return data;
   }
@@ -194,20 +172,37 @@ class ResponsesStream : public StreamFormat {
   }
 
   const ResponseJson response_;
-  std::string text_;
+  std::optional<ToolCallReader> reader_;
+  Json output_ = Json::array();  ///< items that are complete
+  bool open_ = false, is_message_ = false;
+  std::string item_id_, text_;
+  ToolCall call_;
   StopReason reason_ = StopReason::kEndOfText;
   int64_t number_ = 0;
 };
 
+Json WholeResponse(const ResponsesRequest& request, const ChoiceResult& answer, const Totals& totals) {
+  const char* status = ItemStatus(answer.stats.stop_reason);
+  ReadAnswer read{answer.text, {}};
+  if (request.calls) read = ReadToolCalls(*request.calls, answer.text);
+  Json output = Json::array();
+  if (!read.text.empty() || read.calls.empty()) {
+    output.push_back(MessageItem(NewId("msg_"), status, Json::array({TextPart(read.text)})));
+  }
+  for (ToolCall& call : read.calls) {
+    call.id = NewId("call_");
+    output.push_back(CallItem(NewId("fc_"), status, call));
+  }
+  return ResponseJson(request).Ended(std::move(output), answer.stats.stop_reason, totals);
+}
+
 HttpReply ServeResponses(Context& context, const HttpRequest& http) {
   Result<ResponsesRequest> request = ParseResponses(context, http);
   if (!request.ok()) return ErrorReply(request.status());
-  return ServeGeneration(context, http, {request->generation.spec}, request->generation.stream,
-                         {[&](int) { return std::make_unique<ResponsesStream>(*request); },
-                          [&](auto choices, const Totals& totals) {
-                            return ResponseJson(*request).Ended(choices[0].text, choices[0].stats.stop_reason, totals);
-                          },
-                          ErrorReply});
+  return ServeGeneration(
+      context, http, {request->generation.spec}, request->generation.stream,
+      {[&](int) { return std::make_unique<ResponsesStream>(*request); },
+       [&](auto choices, const Totals& totals) { return WholeResponse(*request, choices[0], totals); }, ErrorReply});
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "src/server/chat_messages.h"
 #include "src/server/json_reader.h"
 #include "src/server/routes.h"
+#include "src/server/tools.h"
 
 namespace loopserve::server {
 namespace {
@@ -21,6 +22,14 @@ Result<Json> TokenizeForLlamaCpp(const Engine& engine, const Fields& fields, con
   return Json{{"tokens", std::move(list)}};
 }
 
+Result<std::vector<Token>> RenderMessages(const Engine& engine, const JsonIn& body, bool add_generation_prompt) {
+  LS_ASSIGN_OR_RETURN(std::vector<ChatMessage> messages, ParseMessages(body));
+  LS_ASSIGN_OR_RETURN(const ToolRequest tools, ParseChatTools(body));
+  const std::string shown = PlaceTools(engine, tools, &messages);
+  LS_ASSIGN_OR_RETURN(const RenderedPrompt prompt, engine.Render({messages, add_generation_prompt, shown}));
+  return prompt.With({});
+}
+
 Result<Json> TokenizeForVllm(const Engine& engine, const JsonIn& body) {
   const Fields fields(body);
   LS_ASSIGN_OR_RETURN(const auto prompt, fields.Text("prompt"));
@@ -31,8 +40,7 @@ Result<Json> TokenizeForVllm(const Engine& engine, const JsonIn& body) {
     LS_ASSIGN_OR_RETURN(tokens, engine.Tokenize(*prompt, add_special.value_or(true), true));
   } else {
     LS_ASSIGN_OR_RETURN(const auto add_prompt, fields.Bool("add_generation_prompt"));
-    LS_ASSIGN_OR_RETURN(const std::vector<ChatMessage> messages, ParseMessages(body));
-    LS_ASSIGN_OR_RETURN(tokens, engine.RenderChat(messages, add_prompt.value_or(true)));
+    LS_ASSIGN_OR_RETURN(tokens, RenderMessages(engine, body, add_prompt.value_or(true)));
   }
   Json json{{"count", tokens.size()}, {"max_model_len", engine.model().context_tokens}, {"tokens", tokens}};
   if (strings.value_or(false)) {
@@ -73,8 +81,8 @@ Result<Json> Detokenize(const Context& context, const HttpRequest& http) {
 Result<Json> ApplyTemplate(const Context& context, const HttpRequest& http) {
   LS_ASSIGN_OR_RETURN(const JsonIn body, ParseBody(http.body));
   LS_ASSIGN_OR_RETURN(const auto add_prompt, Fields(body).Bool("add_generation_prompt"));
-  LS_ASSIGN_OR_RETURN(const std::vector<ChatMessage> messages, ParseMessages(body));
-  LS_ASSIGN_OR_RETURN(const std::vector<Token> tokens, context.engine->RenderChat(messages, add_prompt.value_or(true)));
+  LS_ASSIGN_OR_RETURN(const std::vector<Token> tokens,
+                      RenderMessages(*context.engine, body, add_prompt.value_or(true)));
   return Json{{"prompt", context.engine->Detokenize(tokens, true)}};
 }
 

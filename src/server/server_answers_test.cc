@@ -85,6 +85,32 @@ TEST_F(ServerTest, Completions) {
   EXPECT_EQ(streamed, reply["choices"][0]["text"]);
 }
 
+TEST_F(ServerTest, SeedsAndStopsMeanTheSameInOneRequestAndInSeveral) {
+  Serve();
+  JsonIn body = ChatBody({{"user", TestWords(40, 1)}});
+  body["max_tokens"] = 12;
+  body["temperature"] = 1;
+  body["seed"] = 7;
+  body["n"] = 3;
+  // The last token of a prompt that is held is computed anew, in another order of sums: each request begins afresh.
+  body["cache_salt"] = "three";
+  const auto three = Post("/v1/chat/completions", body).second;
+  ASSERT_EQ(three["choices"].size(), 3u);
+  body["n"] = 1;
+  for (int i = 0; i < 3; ++i) {
+    body["seed"] = 7 + i;
+    body["cache_salt"] = std::to_string(i);
+    EXPECT_EQ(TextOf(Post("/v1/chat/completions", body).second), three["choices"][i]["message"]["content"]) << i;
+  }
+  const std::string text = three["choices"][2]["message"]["content"];
+  const std::string stop = text.substr(text.size() / 2, 2);
+  body["stop"] = JsonIn::array({"not in it", stop});
+  body["cache_salt"] = "stop";
+  const auto stopped = Post("/v1/chat/completions", body).second;
+  EXPECT_EQ(TextOf(stopped), text.substr(0, text.find(stop)));
+  EXPECT_EQ(stopped["choices"][0]["finish_reason"], "stop");
+}
+
 /// The "data:" of events, as JSON, by the type that each has.
 std::map<std::string, std::vector<JsonIn>> ByType(const std::vector<std::string>& events) {
   std::map<std::string, std::vector<JsonIn>> by_type;
@@ -117,7 +143,7 @@ TEST_F(ServerTest, MessagesInAnthropicsForm) {
   EXPECT_EQ(streamed, text);
   EXPECT_EQ(events["message_delta"][0]["delta"]["stop_reason"], "max_tokens");
   EXPECT_EQ(events["message_stop"].size(), 1u);
-  body["tools"] = {{{"name", "x"}}};
+  body["mcp_servers"] = {{{"name", "x"}}};
   EXPECT_EQ(Post("/v1/messages", body).first, 400);
 }
 
@@ -143,7 +169,7 @@ TEST_F(ServerTest, Responses) {
   ASSERT_EQ(events["response.incomplete"].size(), 1u);
   EXPECT_EQ(events["response.incomplete"][0]["response"]["output"][0]["content"][0]["text"], text);
   EXPECT_EQ(events["response.created"].size(), 1u);
-  for (const char* field : {"previous_response_id", "tools"}) {
+  for (const char* field : {"previous_response_id", "conversation"}) {
     JsonIn refused = body;
     refused[field] = JsonIn::array({"x"});
     EXPECT_EQ(Post("/v1/responses", refused).second["error"]["code"], "unsupported") << field;

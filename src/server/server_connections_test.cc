@@ -45,7 +45,8 @@ TEST_F(ServerTest, EndingLetsAStreamEnd) {
     request.body = body.dump();
     request.content_receiver = [&](const char* data, size_t n, size_t, size_t) {
       received.append(data, n);
-      began = true;
+      // Headers and a comment leave before the request has left the queue.
+      began = began || received.find("data: ") != std::string::npos;
       return true;
     };
     client.send(request);

@@ -44,8 +44,6 @@ TEST_F(ServerTest, WhatIsWrongIsSaid) {
       {"policy", with("policy", "nonsense"), "invalid_value"},
       {"quality", with("quality", "best"), "invalid_value"},
       {"timeout", with("timeout", 0), "invalid_value"},
-      {"tools", with("tools", {{{"type", "function"}}}), "unsupported"},
-      {"a schema", with("response_format", {{"type", "json_schema"}}), "unsupported"},
       {"logit_bias", with("logit_bias", {{"5", 1}}), "unsupported"},
       {"too long", with("messages", {{{"role", "user"}, {"content", TestWords(4000, 1)}}}), "context_length_exceeded"},
       {"too long an answer", with("max_tokens", 4096), "context_length_exceeded"},
@@ -56,9 +54,27 @@ TEST_F(ServerTest, WhatIsWrongIsSaid) {
     ASSERT_TRUE(reply.is_object()) << c.name;
     EXPECT_EQ(reply["error"]["code"], c.code) << c.name << reply;
     EXPECT_EQ(reply["error"]["type"], "invalid_request_error") << c.name;
+    // What is wrong with a field names it.
+    const JsonIn& param = reply["error"]["param"];
+    if (param.is_string())
+      EXPECT_TRUE(JsonIn::parse(c.body).contains(
+                      param.get<std::string>().substr(0, param.get<std::string>().find_first_of(".["))) ||
+                  param == "messages")
+          << reply;
   }
   const auto thrown = Post("/v1/chat/completions", with("messages", {{{"role", "thrown"}, {"content", "x"}}})).second;
   EXPECT_THAT(thrown["error"]["message"].get<std::string>(), HasSubstr("no such role here"));
+  const auto param_of = [&](const char* field, const JsonIn& value) {
+    return Post("/v1/chat/completions", with(field, value)).second["error"]["param"];
+  };
+  EXPECT_EQ(param_of("temperature", -1), "temperature");
+  EXPECT_EQ(param_of("top_logprobs", 5), "top_logprobs");
+  EXPECT_EQ(param_of("logit_bias", {{"5", 1}}), "logit_bias");
+  EXPECT_EQ(param_of("stop", ""), "stop[0]");
+  EXPECT_EQ(param_of("messages", {{{"content", "x"}}}), "messages[0].role");
+  EXPECT_EQ(param_of("stream_options", {{"include_usage", 3}}), "stream_options.include_usage");
+  EXPECT_TRUE(param_of("messages", {{{"role", "thrown"}, {"content", "x"}}}).is_null());
+  EXPECT_TRUE(Post("/v1/chat/completions", std::string("{")).second["error"]["param"].is_null());
   JsonIn conflicting = good;
   conflicting["max_tokens"] = 5;
   conflicting["max_completion_tokens"] = 6;
