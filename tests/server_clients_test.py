@@ -1,25 +1,31 @@
 #!/usr/bin/env python3
-"""Public client libraries against `loopserve serve`: openai (chat, streams, completions, responses) and anthropic.
+"""Public clients against `loopserve serve`: openai (chat, streams, tools, schemas, completions, responses), anthropic
+(messages, streams, tools), the llm program, curl.
 
 usage: server_clients_test.py LOOPSERVE MODEL
 MODEL: a GGUF file. Runs under the Python environment that `tools/setup client-tests` makes.
 """
 import json
+import os
+import pathlib
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
 import anthropic
 import openai
 
+PERSON = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 150}},
+          "required": ["name", "age"], "additionalProperties": False}
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 
 
-def start(program, model):
-    server = subprocess.Popen([program, "serve", "-m", model, "--port", "0", "--alias", "tested", "--temperature", "0"],
+def start(program, model, *options):
+    server = subprocess.Popen([program, "serve", "-m", model, "--port", "0", "--alias", "tested", "--temperature", "0", *options],
                               stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
         found = re.search(r"on (http://127\.0\.0\.1:\d+)", line)
@@ -54,10 +60,48 @@ def chat(client):
     check(usage.completion_tokens == first.usage.completion_tokens, usage)
 
 
+def is_person(value):
+    return isinstance(value, dict) and set(value) == {"name", "age"} and isinstance(value["age"], int)
+
+
+def forms(client):
+    """Answers of a schema, and calls of tools: the grammar gives them their form, whatever the model is."""
+    messages = [{"role": "user", "content": "Who is it?"}]
+    schema = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": PERSON}}
+    done = client.chat.completions.create(model="tested", messages=messages, response_format=schema, max_tokens=200)
+    check(is_person(json.loads(done.choices[0].message.content)), done)
+    tool = {"type": "function", "function": {"name": "find_person", "description": "finds", "parameters": PERSON}}
+    arguments = dict(model="tested", messages=messages, tools=[tool], max_tokens=200, parallel_tool_calls=False,
+                     tool_choice={"type": "function", "function": {"name": "find_person"}})
+    done = client.chat.completions.create(**arguments)
+    message = done.choices[0].message
+    check(done.choices[0].finish_reason == "tool_calls", done)
+    check(is_person(json.loads(message.tool_calls[0].function.arguments)), done)
+    name, text = "", ""
+    for chunk in client.chat.completions.create(**arguments, stream=True):
+        for choice in chunk.choices:
+            for call in choice.delta.tool_calls or []:
+                name += call.function.name or ""
+                text += call.function.arguments or ""
+    check(name == "find_person" and text == message.tool_calls[0].function.arguments, (name, text))
+    messages += [message, {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "found"}]
+    for choice in ("auto", "none"):
+        after = client.chat.completions.create(model="tested", messages=messages, tools=[tool], tool_choice=choice, max_tokens=5)
+        check(after.usage.completion_tokens > 0, after)
+    response = client.responses.create(model="tested", input="Who?", max_output_tokens=200,
+                                       text={"format": {"type": "json_schema", "name": "p", "schema": PERSON, "strict": True}})
+    check(is_person(json.loads(response.output_text)), response)
+    response = client.responses.create(model="tested", input="Who?", max_output_tokens=200, tool_choice="required", parallel_tool_calls=False,
+                                       tools=[{"type": "function", "name": "find_person", "parameters": PERSON, "strict": True}])
+    check(is_person(json.loads(response.output[0].arguments)), response)
+
+
 def refusals(client):
     for arguments, code in (({"messages": []}, "invalid_value"),
                             ({"messages": [{"role": "user", "content": TEXT * 100}]}, "context_length_exceeded"),
-                            ({"messages": [{"role": "user", "content": "x"}], "logit_bias": {"5": 1}}, "unsupported")):
+                            ({"messages": [{"role": "user", "content": "x"}], "logit_bias": {"5": 1}}, "unsupported"),
+                            ({"messages": [{"role": "user", "content": "x"}], "response_format": {
+                                "type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}, "unsupported")):
         try:
             client.chat.completions.create(model="tested", **arguments)
         except openai.BadRequestError as error:
@@ -93,14 +137,57 @@ def messages(base):
     check(text == message.content[0].text, (text, message))
 
 
+def tool_messages(base):
+    client = anthropic.Anthropic(base_url=base, api_key="none")
+    arguments = dict(model="tested", max_tokens=200, messages=[{"role": "user", "content": "Who is it?"}],
+                     tools=[{"name": "find_person", "description": "finds", "input_schema": PERSON}],
+                     tool_choice={"type": "tool", "name": "find_person"})
+    message = client.messages.create(**arguments)
+    check(message.stop_reason == "tool_use" and is_person(message.content[0].input), message)
+    with client.messages.stream(**arguments) as stream:
+        streamed = stream.get_final_message()
+    check(streamed.content[0].input == message.content[0].input, (streamed, message))
+    arguments["messages"] += [{"role": "assistant", "content": message.content},
+                              {"role": "user", "content": [{"type": "tool_result", "tool_use_id": message.content[0].id, "content": "found"}]}]
+    after = client.messages.create(**(arguments | {"tool_choice": {"type": "auto"}, "max_tokens": 5}))
+    check(after.usage.output_tokens > 0, after)
+
+
+def llm_program(base):
+    """The llm command line, told of the server by its file of models."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "extra-openai-models.yaml")
+        path.write_text(f'- model_id: local\n  model_name: tested\n  api_base: "{base}/v1"\n  supports_schema: true\n')
+        program = pathlib.Path(sys.executable).with_name("llm")
+        environment = os.environ | {"LLM_USER_PATH": folder, "OPENAI_API_KEY": "none"}
+
+        def run(*arguments):
+            done = subprocess.run([program, "-m", "local", "-o", "max_tokens", "200", *arguments], env=environment,
+                                  capture_output=True, text=True, timeout=60)
+            check(done.returncode == 0, done)
+            return done.stdout
+        run("--no-stream", "Say something.")
+        check(is_person(json.loads(run("--schema", json.dumps(PERSON), "Who?"))), "llm --schema")
+
+
+def curl(base):
+    body = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 3, "stream": True})
+    done = subprocess.run(["curl", "-sSN", "--fail", base + "/v1/chat/completions", "-d", body], capture_output=True, text=True, timeout=60)
+    check(done.returncode == 0 and done.stdout.rstrip().endswith("data: [DONE]"), done)
+
+
 def main():
     server, base = start(*sys.argv[1:3])
     try:
         client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0)
         chat(client)
+        forms(client)
         refusals(client)
         others(client, base)
         messages(base)
+        tool_messages(base)
+        llm_program(base)
+        curl(base)
     finally:
         server.send_signal(signal.SIGTERM)
         began = time.monotonic()
