@@ -2,18 +2,24 @@
 // usage: server_fuzz_regression [--iterations N] [--seed S] | --write-corpus DIR | FILE...
 // The same numbers give the same inputs. A crash leaves its input in loopserve_fuzz_input.bin in the temporary folder.
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <string>
 #include <string_view>
-
-#include "fuzz/server_fuzz.h"
+#include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 namespace loopserve::server {
+
+/// Inputs to begin with; each target has its own.
+std::vector<std::string> FuzzSeeds();
+
 namespace {
 
 constexpr std::string_view kParts[] = {"\"",
