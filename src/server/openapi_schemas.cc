@@ -162,7 +162,8 @@ constexpr char kReplies[] = R"({
     "token_strs": {"type": ["array", "null"], "items": {"type": "string"}}}},
   "Detokenized": {"type": "object", "required": ["content", "prompt"], "properties": {"content": {"type": "string"}, "prompt": {"type": "string"}}},
   "Prompt": {"type": "object", "required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
-  "Session": {"type": "object", "required": ["id", "object", "name", "policy", "tokens", "turns", "kv_bytes", "busy", "pinned"], "properties": {
+  "Session": {"type": "object", "required": ["id", "object", "name", "policy", "tokens", "turns", "kv_bytes", "busy", "pinned", "where", "saved", "disk_bytes"], "properties": {
+    "where": {"enum": ["memory", "disk", "both"]}, "saved": {"type": "boolean"}, "disk_bytes": {"type": "integer"},
     "id": {"type": "string"}, "object": {"const": "session"}, "name": {"type": ["string", "null"]}, "policy": {"type": "string"},
     "tokens": {"type": "integer"}, "turns": {"type": "integer"}, "kv_bytes": {"type": "integer"}, "exclusive_kv_bytes": {"type": "integer"},
     "created": {"type": "integer"}, "last_used": {"type": "integer"}, "busy": {"type": "boolean"}, "pinned": {"type": "boolean"}}},
@@ -200,6 +201,7 @@ std::string ReplySchemaOf(const std::string& method, const std::string& path) {
                                                            {"GET /v1/sessions/:id", "Session"},
                                                            {"DELETE /v1/sessions/:id", "DeletedSession"},
                                                            {"POST /v1/sessions/:id/pin", "Session"},
+                                                           {"POST /v1/sessions/:id/save", "Session"},
                                                            {"POST /v1/sessions/:id/fork", "Session"},
                                                            {"GET /v1/models", "ModelList"},
                                                            {"GET /v1/models/:id", "Model"},

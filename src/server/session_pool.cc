@@ -84,7 +84,8 @@ void SessionPool::Release(HeldDialogue* dialogue, int64_t prompt_tokens) {
 }
 
 Result<SessionPool::OnDisk> SessionPool::SaveNow(const HeldDialogue& d) {
-  if (store_ == nullptr) return OnDisk();
+  // One that is still being read from disk is there.
+  if (store_ == nullptr || d.session.tokens().empty()) return OnDisk();
   if (!IsStorable(d.policy))
     return Status(StatusCode::kUnsupported, "a session under the policy " + d.policy + " cannot be stored");
   auto tokens = d.tokens;
