@@ -16,10 +16,10 @@ def free_port():
 
 
 class Server:
-    """One that runs. `options` beside model and port; log: file that gets what it prints."""
+    """One that runs. log: file that gets what it prints; port: None for one that is free."""
 
-    def __init__(self, command, log, timeout_s=120):
-        self.port = free_port()
+    def __init__(self, command, log, port=None, timeout_s=120):
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = open(log, "ab")
         self.process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(self.port)],

@@ -1,5 +1,7 @@
 """Hours of use in minutes: dialogues that go on at random, clients that go away, a server that is stopped and killed.
-Every dialogue is told twice, at other times: greedy answers must be the same, restarts or not."""
+Every dialogue is told twice, apart from each other: greedy answers must be the same, restarts or not. A turn that was
+asked again (its client went away, its server ended) may go on from another cut of the prompt, whose last bits differ:
+dialogues with such a turn are counted apart."""
 import asyncio
 import random
 import time
@@ -12,43 +14,52 @@ class Teller:
 
     def __init__(self, url, end, seed):
         self.url, self.end, self.source = url, end, random.Random(seed)
-        self.turns = self.same = self.closed = self.retries = 0
+        self.turns = self.same = self.closed = self.retries = self.apart_same = self.apart_other = 0
         self.wrong = []
 
     async def _turn(self, api, messages, tokens, salt):
-        """Asks until there is an answer: restarts lose requests that run, never dialogues."""
+        """Asks until there is an answer: restarts lose requests that run, never dialogues. The answer, and whether it
+        took more than one request."""
+        again = False
         while True:
             if self.source.random() < 0.15:
                 await client.ask(api, messages, tokens, stop_after=self.source.randint(0, 5), cache_salt=salt)
                 self.closed += 1
+                again = True
             answer = await client.ask(api, messages, tokens, cache_salt=salt)
             if not answer.error:
                 self.turns += 1
-                return answer.text
+                return answer.text, again
             self.retries += 1
+            again = True
             if time.monotonic() > self.end + 120:
                 raise RuntimeError(answer.error)
             await asyncio.sleep(0.5)
 
-    async def _tell(self, api, number, times):
-        told = []
+    async def _tell(self, api, number, times, telling):
+        told, disturbed = [], False
         for turn in range(times):
             messages = [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(told)]
             messages.append({"role": "user", "content": trace.text_of(f"soak {number} {turn}", 30 + number * 37 % 400)})
-            answer = await self._turn(api, messages, 8 + number % 24, f"soak {number % 2}")
+            answer, again = await self._turn(api, messages, 8 + number % 24, f"soak {number} {telling}")
             told += [messages[-1]["content"], answer]
+            disturbed |= again
             await asyncio.sleep(self.source.uniform(0, 0.5))
-        return told
+        return told, disturbed
 
     async def run(self, first_number, step):
         api = client.connect(self.url)
         number = first_number
         while time.monotonic() < self.end:
             times = self.source.randint(2, 4)
-            once = await self._tell(api, number, times)
-            again = await self._tell(api, number, times)
-            self.same += once == again
-            if once != again:
+            once, disturbed = await self._tell(api, number, times, 1)
+            again, disturbed_again = await self._tell(api, number, times, 2)
+            if disturbed or disturbed_again:
+                self.apart_same += once == again
+                self.apart_other += once != again
+            elif once == again:
+                self.same += 1
+            else:
                 self.wrong.append(f"dialogue {number}: {again!r} where it was {once!r} before")
             number += step
         await api.close()
