@@ -1,5 +1,4 @@
 // The four routes of answers, streamed and whole.
-#include <map>
 
 #include "src/server/test_server.h"
 
@@ -109,16 +108,6 @@ TEST_F(ServerTest, SeedsAndStopsMeanTheSameInOneRequestAndInSeveral) {
   const auto stopped = Post("/v1/chat/completions", body).second;
   EXPECT_EQ(TextOf(stopped), text.substr(0, text.find(stop)));
   EXPECT_EQ(stopped["choices"][0]["finish_reason"], "stop");
-}
-
-/// The "data:" of events, as JSON, by the type that each has.
-std::map<std::string, std::vector<JsonIn>> ByType(const std::vector<std::string>& events) {
-  std::map<std::string, std::vector<JsonIn>> by_type;
-  for (const std::string& event : events) {
-    JsonIn json = JsonIn::parse(event);
-    by_type[json["type"]].push_back(json);
-  }
-  return by_type;
 }
 
 TEST_F(ServerTest, MessagesInAnthropicsForm) {

@@ -1,5 +1,4 @@
 // What clients see of a long prompt while it is read, and what becomes of it when they leave.
-#include <functional>
 #include <future>
 #include <thread>
 
@@ -27,21 +26,6 @@ class ServerPrefillTest : public ServerTest {
     JsonIn body = ChatBody({{"user", TestWords(n_words, 1)}});
     body["stream"] = true;
     return body;
-  }
-  /// What comes of a stream until `enough` says so of all that came; the client leaves then.
-  std::string ReadUntil(const JsonIn& body, const std::function<bool(const std::string&)>& enough) const {
-    std::string received;
-    auto client = Client();
-    httplib::Request request;
-    request.method = "POST";
-    request.path = "/v1/chat/completions";
-    request.body = body.dump();
-    request.content_receiver = [&](const char* data, size_t n, size_t, size_t) {
-      received.append(data, n);
-      return !enough(received);
-    };
-    client.send(request);
-    return received;
   }
   static bool Never(const std::string&) { return false; }
 };

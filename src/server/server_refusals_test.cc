@@ -56,11 +56,12 @@ TEST_F(ServerTest, WhatIsWrongIsSaid) {
     EXPECT_EQ(reply["error"]["type"], "invalid_request_error") << c.name;
     // What is wrong with a field names it.
     const JsonIn& param = reply["error"]["param"];
-    if (param.is_string())
+    if (param.is_string()) {
       EXPECT_TRUE(JsonIn::parse(c.body).contains(
                       param.get<std::string>().substr(0, param.get<std::string>().find_first_of(".["))) ||
                   param == "messages")
           << reply;
+    }
   }
   const auto thrown = Post("/v1/chat/completions", with("messages", {{{"role", "thrown"}, {"content", "x"}}})).second;
   EXPECT_THAT(thrown["error"]["message"].get<std::string>(), HasSubstr("no such role here"));

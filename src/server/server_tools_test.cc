@@ -1,5 +1,4 @@
 // Tools and JSON in the four routes of answers: a random model, whose grammar alone gives its answers their form.
-#include <map>
 
 #include "src/server/test_server.h"
 
@@ -140,16 +139,6 @@ TEST_F(ServerToolsTest, CallsAndWhatTheyBroughtGoOnInTheDialogue) {
   EXPECT_GE(second["usage"]["prompt_tokens_details"]["cached_tokens"], first["usage"]["prompt_tokens"]);
   EXPECT_THAT(Post("/apply-template", body).second["prompt"].get<std::string>(),
               HasSubstr("<tool_response>\n42\n</tool_response>"));
-}
-
-/// The data of events by their types.
-std::map<std::string, std::vector<JsonIn>> ByType(const std::vector<std::string>& events) {
-  std::map<std::string, std::vector<JsonIn>> by_type;
-  for (const std::string& event : events) {
-    JsonIn json = JsonIn::parse(event);
-    by_type[json["type"]].push_back(json);
-  }
-  return by_type;
 }
 
 TEST_F(ServerToolsTest, ToolsInAnthropicsForm) {

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <httplib.h>
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -83,6 +85,30 @@ class ServerTest : public testing::Test {
       if (line.starts_with("data: ")) events.push_back(line.substr(6));
     }
     return events;
+  }
+  /// The data of events by their types.
+  static std::map<std::string, std::vector<JsonIn>> ByType(const std::vector<std::string>& events) {
+    std::map<std::string, std::vector<JsonIn>> by_type;
+    for (const std::string& event : events) {
+      JsonIn json = JsonIn::parse(event);
+      by_type[json["type"]].push_back(json);
+    }
+    return by_type;
+  }
+  /// What comes of a stream until `enough` says so of all that came; the client leaves then.
+  std::string ReadUntil(const JsonIn& body, const std::function<bool(const std::string&)>& enough) const {
+    std::string received;
+    auto client = Client();
+    httplib::Request request;
+    request.method = "POST";
+    request.path = "/v1/chat/completions";
+    request.body = body.dump();
+    request.content_receiver = [&](const char* data, size_t n, size_t, size_t) {
+      received.append(data, n);
+      return !enough(received);
+    };
+    client.send(request);
+    return received;
   }
 
   const TestModel model_;

@@ -110,61 +110,57 @@ Status ParseFormat(const Fields& fields, const Fields& schema_fields, const std:
   return Status::Ok();
 }
 
-}  // namespace
+/// How an API writes a tool.
+struct ToolForm {
+  const char* type;           ///< the only one that is taken
+  bool type_is_required;      ///< else it may be left out
+  const char* member;         ///< of the list's item, which holds the tool; null: the item is the tool
+  const char* schema_member;  ///< of the tool
+};
 
-Result<ToolRequest> ParseChatTools(const JsonIn& body) {
-  ToolRequest request;
+Status ParseTools(const JsonIn& body, const ToolForm& form, ToolRequest* request) {
   LS_ASSIGN_OR_RETURN(const JsonIn* list, Fields(body).List("tools", kMaxTools));
   for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
-    const std::string where = "tools[" + std::to_string(i) + "]";
-    if (!(*list)[i].is_object()) return Invalid(where + " must be an object");
-    const Fields item((*list)[i], where + ".");
+    std::string where = "tools[" + std::to_string(i) + "]";
+    const JsonIn* described = &(*list)[i];
+    if (!described->is_object()) return Invalid(where + " must be an object");
+    const Fields item(*described, where + ".");
     LS_ASSIGN_OR_RETURN(const auto type, item.Text("type", 64));
-    if (type.value_or("function") != "function") {
-      return Status(StatusCode::kUnsupported, where + ".type other than 'function' is not supported");
+    if (type.value_or(form.type_is_required ? "" : form.type) != form.type) {
+      return Status(StatusCode::kUnsupported, where + ".type other than '" + form.type + "' is not supported");
     }
-    LS_ASSIGN_OR_RETURN(const JsonIn* function, item.Object("function"));
-    if (function == nullptr) return Invalid(where + ".function is missing");
-    LS_ASSIGN_OR_RETURN(Tool tool, ParseTool(Fields(*function, where + ".function."), "parameters"));
-    LS_RETURN_IF_ERROR(AddTool(std::move(tool), where + ".function", &request));
+    if (form.member != nullptr) {
+      LS_ASSIGN_OR_RETURN(described, item.Object(form.member));
+      where.append(".").append(form.member);
+      if (described == nullptr) return Invalid(where + " is missing");
+    }
+    LS_ASSIGN_OR_RETURN(Tool tool, ParseTool(Fields(*described, where + "."), form.schema_member));
+    LS_RETURN_IF_ERROR(AddTool(std::move(tool), where, request));
   }
+  return Status::Ok();
+}
+
+Result<ToolRequest> ParseOpenAiTools(const JsonIn& body, const ToolForm& form) {
+  ToolRequest request;
+  LS_RETURN_IF_ERROR(ParseTools(body, form, &request));
   LS_RETURN_IF_ERROR(ParseOpenAiChoice(body, &request));
   return request;
 }
 
+}  // namespace
+
+Result<ToolRequest> ParseChatTools(const JsonIn& body) {
+  return ParseOpenAiTools(body, {"function", false, "function", "parameters"});
+}
+
 Result<ToolRequest> ParseResponsesTools(const JsonIn& body) {
-  ToolRequest request;
-  LS_ASSIGN_OR_RETURN(const JsonIn* list, Fields(body).List("tools", kMaxTools));
-  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
-    const std::string where = "tools[" + std::to_string(i) + "]";
-    if (!(*list)[i].is_object()) return Invalid(where + " must be an object");
-    const Fields item((*list)[i], where + ".");
-    LS_ASSIGN_OR_RETURN(const auto type, item.Text("type", 64));
-    if (type.value_or("") != "function") {
-      return Status(StatusCode::kUnsupported, where + ".type other than 'function' is not supported");
-    }
-    LS_ASSIGN_OR_RETURN(Tool tool, ParseTool(item, "parameters"));
-    LS_RETURN_IF_ERROR(AddTool(std::move(tool), where, &request));
-  }
-  LS_RETURN_IF_ERROR(ParseOpenAiChoice(body, &request));
-  return request;
+  return ParseOpenAiTools(body, {"function", true, nullptr, "parameters"});
 }
 
 Result<ToolRequest> ParseMessagesTools(const JsonIn& body) {
   ToolRequest request;
   const Fields fields(body);
-  LS_ASSIGN_OR_RETURN(const JsonIn* list, fields.List("tools", kMaxTools));
-  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
-    const std::string where = "tools[" + std::to_string(i) + "]";
-    if (!(*list)[i].is_object()) return Invalid(where + " must be an object");
-    const Fields item((*list)[i], where + ".");
-    LS_ASSIGN_OR_RETURN(const auto type, item.Text("type", 64));
-    if (type.value_or("custom") != "custom") {
-      return Status(StatusCode::kUnsupported, where + ".type other than 'custom' is not supported");
-    }
-    LS_ASSIGN_OR_RETURN(Tool tool, ParseTool(item, "input_schema"));
-    LS_RETURN_IF_ERROR(AddTool(std::move(tool), where, &request));
-  }
+  LS_RETURN_IF_ERROR(ParseTools(body, {"custom", false, nullptr, "input_schema"}, &request));
   request.choice = request.tools.empty() ? ToolChoice::kNone : ToolChoice::kAuto;
   LS_ASSIGN_OR_RETURN(const JsonIn* choice, fields.Object("tool_choice"));
   if (choice == nullptr) return request;

@@ -20,7 +20,7 @@ async def _play_dialogue(api, dialogue, begin, played, note):
     messages = [{"role": "system", "content": SYSTEM}]
     for number, turn in enumerate(dialogue.turns):
         await asyncio.sleep(max(0.0, begin + turn.at_s - time.monotonic()))
-        messages.append({"role": "user", "content": trace.text_of((dialogue.number, number).__repr__(), turn.new_tokens)})
+        messages.append({"role": "user", "content": trace.text_of(repr((dialogue.number, number)), turn.new_tokens)})
         answer = await client.ask(api, messages, turn.output_tokens)
         played.append(PlayedTurn(dialogue.number, number, answer))
         note(len(played))
