@@ -23,7 +23,7 @@ demo: build
 	tools/demo build/release/loopserve
 
 test:
-	@tools/setup client-tests
+	@tools/setup client-tests >/dev/null
 	@$(MAKE) --no-print-directory build
 	ctest --preset release
 

@@ -3,7 +3,7 @@
 (messages, streams, tools), the llm program, curl.
 
 usage: server_clients_test.py LOOPSERVE MODEL
-MODEL: a GGUF file. Runs under the Python environment that `tools/setup client-tests` makes.
+MODEL: a GGUF file, or a name that `loopserve pull` knows. Runs under the Python environment that `tools/setup client-tests` makes.
 """
 import json
 import os
@@ -25,7 +25,7 @@ TEXT = "The quick brown fox jumps over the lazy dog. " * 20
 
 
 def start(program, model, *options):
-    server = subprocess.Popen([program, "serve", "-m", model, "--port", "0", "--alias", "tested", "--temperature", "0", *options],
+    server = subprocess.Popen([program, "serve", "-m", model, "--port", "0", "--alias", "tested", "--temperature", "0", "--threads", "1", *options],
                               stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
         found = re.search(r"on (http://127\.0\.0\.1:\d+)", line)
@@ -176,7 +176,31 @@ def curl(base):
     check(done.returncode == 0 and done.stdout.rstrip().endswith("data: [DONE]"), done)
 
 
+def end_in_a_stream(program, model):
+    """SIGTERM while an answer is written: it comes whole, then the server ends; who asks now is turned away."""
+    server, base = start(program, model)
+    client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0)
+    chunks, finish = 0, None
+    for chunk in client.chat.completions.create(model="tested", messages=[{"role": "user", "content": TEXT}], max_tokens=200,
+                                                stream=True, extra_body={"ignore_eos": True}):
+        chunks += 1
+        if chunks == 5:
+            server.send_signal(signal.SIGTERM)
+        if chunks == 10:
+            try:
+                openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0).models.list()
+            except (openai.APIConnectionError, openai.InternalServerError):
+                pass
+            else:
+                raise AssertionError("a server that ends takes requests")
+        finish = chunk.choices[0].finish_reason or finish
+    check(chunks > 10 and finish == "length", (chunks, finish))
+    code = server.wait(timeout=60)
+    check(code == 0, f"exit code {code} after SIGTERM in a stream")
+
+
 def main():
+    end_in_a_stream(*sys.argv[1:3])
     server, base = start(*sys.argv[1:3])
     try:
         client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0)

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <regex>
+
 #include "src/server/test_scheduler.h"
 
 namespace loopserve::server {
@@ -51,6 +53,35 @@ TEST_P(SchedulerTest, SeveralAnswersToOnePrompt) {
   const Outcome outcome = Wait(*channel, 3);
   EXPECT_TRUE(outcome.done);
   EXPECT_EQ(outcome.texts, alone);
+}
+
+TEST_P(SchedulerTest, AnswersWithAFormShareStepsWithFreeOnes) {
+  const auto engine = model_.Open();
+  std::vector<JobSpec> specs;
+  std::vector<std::string> alone;
+  for (unsigned i = 0; i < 9; ++i) {
+    JobSpec spec = Spec(TestTokens(150 + static_cast<int>(i), i), 40);
+    if (i % 3 == 1) spec.sampling.form.grammar = "root ::= [a-z]{2,5} (\" \" [a-z]{2,5}){3} [.!?]\n";
+    if (i % 3 == 2) spec.sampling.form.grammar = "root ::= [0-9]{20} \"a\"\n";
+    spec.sampling.temperature = i < 6 ? 0.0f : 1.0f;
+    spec.sampling.seed = i;
+    alone.push_back(Alone(*engine, spec));
+    specs.push_back(spec);
+  }
+  Scheduler scheduler(engine, {}, nullptr);
+  std::vector<std::shared_ptr<JobChannel>> channels;
+  for (const JobSpec& spec : specs) {
+    channels.push_back(std::make_shared<JobChannel>());
+    ASSERT_FALSE(scheduler.Submit(spec, channels.back()));
+  }
+  const char* const forms[] = {"[^]*", "[a-z]{2,5}( [a-z]{2,5}){3}[.!?]", "[0-9]{20}a"};
+  for (size_t i = 0; i < specs.size(); ++i) {
+    SCOPED_TRACE(i);
+    const Outcome outcome = Wait(*channels[i]);
+    ASSERT_FALSE(outcome.error) << outcome.error->message;
+    EXPECT_EQ(outcome.texts[0], alone[i]);
+    EXPECT_TRUE(std::regex_match(outcome.texts[0], std::regex(forms[i % 3]))) << outcome.texts[0];
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, SchedulerTest, testing::Values("dense", kSparsePolicy),
