@@ -1,12 +1,16 @@
 """Hours of use in minutes: dialogues that go on at random, clients that go away, a server that is stopped and killed.
 Every dialogue is told twice, apart from each other: greedy answers must be the same, restarts or not. A turn that was
 asked again (its client went away, its server ended) may go on from another cut of the prompt, whose last bits differ:
-dialogues with such a turn are counted apart."""
+dialogues with such a turn are counted apart, and where they part the two likeliest tokens must be nearly equal."""
 import asyncio
+import os
 import random
 import time
 
 from . import client, trace
+
+
+NEARLY_EQUAL = 0.2  # of log probability, between the two tokens where two tellings part
 
 
 class Teller:
@@ -14,8 +18,8 @@ class Teller:
 
     def __init__(self, url, end, seed):
         self.url, self.end, self.source = url, end, random.Random(seed)
-        self.turns = self.same = self.closed = self.retries = self.apart_same = self.apart_other = 0
-        self.wrong = []
+        self.turns = self.same = self.closed = self.retries = self.apart_same = 0
+        self.gaps, self.wrong = [], []
 
     async def _turn(self, api, messages, tokens, salt):
         """Asks until there is an answer: restarts lose requests that run, never dialogues. The answer, and whether it
@@ -47,6 +51,27 @@ class Teller:
             await asyncio.sleep(self.source.uniform(0, 0.5))
         return told, disturbed
 
+    async def _gap(self, api, number, once, again):
+        """How far apart in log probability the two likeliest tokens are where the tellings part."""
+        turn = next(i for i, (a, b) in enumerate(zip(once, again)) if a != b)
+        messages = [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(once[:turn])]
+        while True:
+            try:
+                reply = await api.chat.completions.create(
+                    model="any", messages=messages, max_tokens=8 + number % 24, temperature=0, logprobs=True, top_logprobs=2,
+                    extra_body={"ignore_eos": True, "cache_salt": f"gap {number}"})
+                break
+            except client.openai.OpenAIError:
+                if time.monotonic() > self.end + 120:
+                    raise
+                await asyncio.sleep(0.5)
+        left = len(os.path.commonprefix([once[turn], again[turn]]))
+        for token in reply.choices[0].logprobs.content:
+            left -= len(token.token)
+            if left < 0:
+                return token.top_logprobs[0].logprob - token.top_logprobs[1].logprob
+        return float("inf")
+
     async def run(self, first_number, step):
         api = client.connect(self.url)
         number = first_number
@@ -54,13 +79,15 @@ class Teller:
             times = self.source.randint(2, 4)
             once, disturbed = await self._tell(api, number, times, 1)
             again, disturbed_again = await self._tell(api, number, times, 2)
-            if disturbed or disturbed_again:
-                self.apart_same += once == again
-                self.apart_other += once != again
-            elif once == again:
-                self.same += 1
+            calm = not disturbed and not disturbed_again
+            if once == again:
+                self.same += calm
+                self.apart_same += not calm
             else:
-                self.wrong.append(f"dialogue {number}: {again!r} where it was {once!r} before")
+                gap = await self._gap(api, number, once, again)
+                self.gaps.append(gap)
+                if calm or gap > NEARLY_EQUAL:
+                    self.wrong.append(f"dialogue {number} (gap {gap:.2f}): {again!r} where it was {once!r} before")
             number += step
         await api.close()
 
