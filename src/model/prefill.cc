@@ -169,8 +169,7 @@ Status Prefill::RunLayers(Pass& pass) {
     if (pass.control.inspector != nullptr) LS_RETURN_IF_ERROR(Inspect(pass, layer));
     const auto attention_start = Clock::now();
     dialogue.queries.Store(layer, dialogue.cache.n_tokens(), pass.rows(), q_.floats());
-    LS_RETURN_IF_ERROR(
-        attention_.Run(dialogue, layer, pass.rows(), first_needed, pass.control.measure_quality, &q_, &pass.figures));
+    LS_RETURN_IF_ERROR(attention_.Run(dialogue, layer, pass.rows(), first_needed, pass.control, &q_, &pass.figures));
     pass.attention_wall_ms += MillisecondsSince(attention_start);
     LS_RETURN_IF_ERROR(pass.Step());
     LS_RETURN_IF_ERROR(ForChunks(pass, first_needed, [&](int64_t first, int64_t rows) {

@@ -141,12 +141,13 @@ Status PrefillAttention::Describe(Dialogue& dialogue, int index, int64_t n_rows,
   return Status::Ok();
 }
 
-Status PrefillAttention::Run(Dialogue& dialogue, int index, int64_t n_rows, int64_t first_row, bool measure,
-                             AlignedBuffer* q, PrefillFigures* figures) {
+Status PrefillAttention::Run(Dialogue& dialogue, int index, int64_t n_rows, int64_t first_row,
+                             const RunControl& control, AlignedBuffer* q, PrefillFigures* figures) {
   const auto start = Clock::now();
   const PrefillSettings& settings = dialogue.policy.prefill();
   PrefillLayer layer;
-  layer.measure = measure;
+  layer.measure = control.measure_quality;
+  layer.control = &control;
   LS_RETURN_IF_ERROR(Describe(dialogue, index, n_rows, &layer));
   for (PrefillThread& state : states_) state.Reset();
   LS_RETURN_IF_ERROR(PackAll(layer));
@@ -180,7 +181,7 @@ Status PrefillAttention::Run(Dialogue& dialogue, int index, int64_t n_rows, int6
   figures->causal_pairs += CausalPairs(problem.n_rows, problem.first_position + 1) * problem.n_heads;
   figures->computed_pairs += is_sparse ? computed : PairsHeld(problem);
   figures->selection_ms += selection;
-  figures->attention_ms += MillisecondsSince(start) - selection - measured;
+  figures->attention_ms += MillisecondsSince(start) - selection - measured - states_.front().paused_ms;
   return Status::Ok();
 }
 

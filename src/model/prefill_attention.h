@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "loopserve/engine.h"
 #include "loopserve/policy.h"
 #include "loopserve/status.h"
 #include "src/base/aligned_buffer.h"
@@ -52,9 +53,9 @@ class PrefillAttention {
 
   /// q: f32 [n_rows, q_width], queries of the cache's newest, stored but not committed rows; on return the attention's
   /// output of rows [first_row, n_rows) stands in their place. What eviction left is attended, and extended by these
-  /// rows.
-  Status Run(Dialogue& dialogue, int layer, int64_t n_rows, int64_t first_row, bool measure, AlignedBuffer* q,
-             PrefillFigures* figures);
+  /// rows. Yields, measures and may be cancelled as control says.
+  Status Run(Dialogue& dialogue, int layer, int64_t n_rows, int64_t first_row, const RunControl& control,
+             AlignedBuffer* q, PrefillFigures* figures);
 
   /// Gives back what is larger than `bytes`.
   void FreeAbove(size_t bytes);

@@ -1,10 +1,38 @@
 #include "src/model/prefill_layer.h"
 
+#include <atomic>
+
+#include "src/base/clock.h"
+
 namespace loopserve {
+namespace {
+
+/// Long beside what it costs that threads wait for the last item (a few ms where contexts are longest), short for
+/// somebody who reads an answer.
+constexpr auto kLongestStretch = std::chrono::milliseconds(50);
+
+}  // namespace
 
 Status PrefillLayer::ForItems(int64_t n_items,
                               const std::function<void(int64_t item, PrefillThread& state)>& body) const {
-  return threads->ForItems(n_items, [&](int64_t item, int thread) { body(item, states[static_cast<size_t>(thread)]); });
+  const std::atomic<bool>* const cancel = control->cancel;
+  const auto is_cancelled = [cancel] { return cancel != nullptr && cancel->load(std::memory_order_relaxed); };
+  std::atomic<int64_t> next{0};
+  for (;;) {
+    const auto pause_at = Clock::now() + kLongestStretch;
+    LS_RETURN_IF_ERROR(threads->Parallel([&](int thread, int) {
+      while (!is_cancelled() && (!control->yield || Clock::now() < pause_at)) {
+        const int64_t item = next.fetch_add(1);
+        if (item >= n_items) return;
+        body(item, states[static_cast<size_t>(thread)]);
+      }
+    }));
+    if (is_cancelled()) return Status(StatusCode::kCancelled, "cancelled while the prompt was read");
+    if (next.load() >= n_items) return Status::Ok();
+    const auto pause = Clock::now();
+    control->yield();
+    states.front().paused_ms += MillisecondsSince(pause);
+  }
 }
 
 int64_t PrefillLayer::WeightsOfRows(int head, std::span<const int64_t> rows, PrefillThread& state) const {

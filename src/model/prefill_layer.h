@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "loopserve/engine.h"
 #include "loopserve/policy.h"
 #include "loopserve/status.h"
 #include "src/base/aligned_buffer.h"
@@ -31,13 +32,14 @@ struct PrefillThread {
 
   double selection_ms = 0;
   double measure_ms = 0;
+  double paused_ms = 0;  ///< the first thread's: while others computed
   double computed_pairs = 0;
   std::vector<float> coverage, error, floor_error;  ///< one value for each measured row
   double floor_keys = 0, floor_causal_keys = 0;     ///< over the measured rows
 
   /// Before a layer: nothing is counted or measured yet.
   void Reset() {
-    selection_ms = measure_ms = computed_pairs = floor_keys = floor_causal_keys = 0;
+    selection_ms = measure_ms = paused_ms = computed_pairs = floor_keys = floor_causal_keys = 0;
     for (std::vector<float>* measured : {&coverage, &error, &floor_error}) measured->clear();
   }
 };
@@ -52,6 +54,7 @@ struct PrefillLayer {
   std::vector<KvHeadView> views;              ///< [n_kv_heads], what problem.kv points to
   std::vector<std::byte*> packed;             ///< [n_kv_heads], from PackKv
   std::vector<const std::byte*> packed_read;  ///< the same, as the kernels take it
+  const RunControl* control = nullptr;        ///< who may stop it, and compute in between
   ComputeThreads* threads = nullptr;
   std::span<PrefillThread> states;  ///< one for each thread
 
@@ -64,7 +67,8 @@ struct PrefillLayer {
     return {head, first, static_cast<int>(std::min<int64_t>(kMaxBlockRows, problem.n_rows - first))};
   }
 
-  /// body(item, state) for items 0 to n_items - 1, handed out in this order to whichever thread is free.
+  /// body(item, state) for items 0 to n_items - 1, handed out in this order to whichever thread is free. A layer's
+  /// attention can take seconds: every 50 ms all threads pause for control->yield. kCancelled.
   Status ForItems(int64_t n_items, const std::function<void(int64_t item, PrefillThread& state)>& body) const;
 
   /// The softmax weights of any number of rows of a head (ascending) into state.weights, f32 [rows, stride]; returns

@@ -50,12 +50,14 @@ std::optional<JobEvent> Generation::Next(std::chrono::milliseconds timeout) {
 
 std::variant<ApiError, std::vector<ChoiceResult>> Collect(Generation& generation, const HttpRequest& http) {
   std::vector<ChoiceResult> choices(static_cast<size_t>(generation.n_choices()));
+  auto last_look = Clock::now();
   for (;;) {
     std::optional<JobEvent> event = generation.Next(kLookForClient);
-    if (!event) {
+    if (Clock::now() - last_look >= kLookForClient) {  // tokens may come faster than that all the time
       if (http.is_gone()) return ApiError{499, "server_error", "client_gone", "the client closed the connection"};
-      continue;
+      last_look = Clock::now();
     }
+    if (!event) continue;
     if (const auto* failed = std::get_if<JobFailed>(&*event)) return failed->error;
     if (std::holds_alternative<JobDone>(*event)) return choices;
     auto* delta = std::get_if<AnswerDelta>(&*event);

@@ -14,19 +14,31 @@ using testing::HasSubstr;
 
 TEST_F(ServerTest, AClientThatGoesAwayFreesItsWork) {
   Serve();
+  // Tokens of answers that came to their end.
+  const auto written = [&] {
+    const std::string metrics = Client().Get("/metrics")->body;
+    const std::string name = "vllm:generation_tokens_total{model_name=\"tiny\"} ";
+    const size_t at = metrics.find(name);
+    return at == std::string::npos ? 0.0 : std::stod(metrics.substr(at + name.size()));
+  };
+  JsonIn body = ChatBody({{"user", TestWords(20, 1)}});
+  body["n"] = 8;
+  body["max_tokens"] = 3900;
   for (const bool stream : {true, false}) {
-    JsonIn body = ChatBody({{"user", TestWords(20, 1)}});
-    body["max_tokens"] = 3900;
+    SCOPED_TRACE(stream);
     body["stream"] = stream;
-    {
+    if (stream) {
+      ReadUntil(body, [](const std::string& all) { return all.find("data: ") != std::string::npos; });
+    } else {
       auto client = Client();
-      client.set_read_timeout(0, 200'000);
-      client.Post("/v1/chat/completions", body.dump(), "application/json");
+      client.set_read_timeout(0, 100'000);
+      EXPECT_FALSE(client.Post("/v1/chat/completions", body.dump(), "application/json"));
     }
-    for (int i = 0; i < 300 && server_->context().scheduler->n_running() > 0; ++i) {
+    for (int i = 0; i < 3000 && server_->context().scheduler->n_running() > 0; ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
-    EXPECT_EQ(server_->context().scheduler->n_running(), 0u) << stream;
+    EXPECT_EQ(server_->context().scheduler->n_running(), 0u);
+    EXPECT_EQ(written(), 0) << "it was written to its end, for nobody";
   }
 }
 
