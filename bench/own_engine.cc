@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
+#include "bench/metrics.h"
 #include "bench/process_memory.h"
 #include "loopserve/policy.h"
 #include "loopserve/sampling.h"
@@ -17,6 +19,10 @@ SamplingParams Greedy(int n_tokens) {
   params.max_tokens = n_tokens;
   params.ignore_end_of_text = true;
   return params;
+}
+
+double MaxOverMedian(const std::vector<float>& itl_ms) {
+  return *std::ranges::max_element(itl_ms) / std::max(1e-6, Median({itl_ms.begin(), itl_ms.end()}));
 }
 
 class OwnEngine : public MeasuredEngine {
@@ -51,6 +57,7 @@ class OwnEngine : public MeasuredEngine {
     RunFigures figures;
     figures.ttft_ms = sync.elapsed_ms + generation.first_token_ms;
     if (gen_tokens > 1) figures.tpot_ms = generation.tpot_ms;
+    if (gen_tokens > 2) figures.itl_max_over_median = MaxOverMedian(generation.itl_ms);
     figures.linear_ms = sync.linear_ms;
     figures.attention_ms = sync.attention_ms;
     figures.selection_ms = sync.selection_ms;

@@ -12,6 +12,7 @@ namespace {
 /// The figures whose medians are taken one by one.
 constexpr std::optional<double> RunFigures::*kMedianFigures[] = {
     &RunFigures::tpot_ms,
+    &RunFigures::itl_max_over_median,
     &RunFigures::linear_ms,
     &RunFigures::attention_ms,
     &RunFigures::selection_ms,

@@ -21,8 +21,9 @@ constexpr std::array<std::pair<StatusCode, const char*>, 8> kCodes = {{
 }};
 
 /// The optional figures and the names they have on the wire.
-constexpr std::array<std::pair<const char*, std::optional<double> RunFigures::*>, 17> kOptionalFigures = {{
+constexpr std::array<std::pair<const char*, std::optional<double> RunFigures::*>, 18> kOptionalFigures = {{
     {"tpot_ms", &RunFigures::tpot_ms},
+    {"itl_max_over_median", &RunFigures::itl_max_over_median},
     {"linear_ms", &RunFigures::linear_ms},
     {"attention_ms", &RunFigures::attention_ms},
     {"selection_ms", &RunFigures::selection_ms},

@@ -30,6 +30,7 @@ Json RowToJson(const SpeedRow& row, const SpeedRow* ours, const bench::ModelCost
           {"new_tokens", row.speed_case.new_tokens},
           {"ttft_ms", figures.ttft_ms},
           {"tpot_ms", JsonOrNull(figures.tpot_ms)},
+          {"itl_max_over_median", JsonOrNull(figures.itl_max_over_median)},
           {"linear_ms", JsonOrNull(figures.linear_ms)},
           {"attention_ms", JsonOrNull(figures.attention_ms)},
           {"selection_ms", JsonOrNull(figures.selection_ms)},

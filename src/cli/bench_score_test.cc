@@ -36,6 +36,7 @@ TEST(SpeedReportToJsonTest, HasTheDocumentedKeysAndRatios) {
                           "new_tokens",
                           "ttft_ms",
                           "tpot_ms",
+                          "itl_max_over_median",
                           "linear_ms",
                           "attention_ms",
                           "selection_ms",
