@@ -26,7 +26,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--examples", type=int, default=30, help="requests of each kind for each route")
     options = parser.parse_args()
-    server, base = start(options.program, options.model, "--context", "512", "--max-tokens", "8", "--threads", "1")
+    server, base = start(options.program, options.model, "--context", "512", "--max-tokens", "8")
     try:
         with tempfile.TemporaryDirectory() as folder, urllib.request.urlopen(base + "/openapi.json") as reply:
             document = json.load(reply)

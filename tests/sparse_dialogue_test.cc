@@ -174,6 +174,25 @@ TEST_P(SparseDialogueTest, TheSameRequestGivesTheSameAnswer) {
   }
 }
 
+TEST_P(SparseDialogueTest, ChoicesAreCounted) {
+  constexpr int kAnswerTokens = 60, kSteps = kAnswerTokens - 1, kInterval = 7;
+  const std::vector<Token> tokens = Tokens(1000);
+  const auto count = [&](const char* spec) {
+    Session session = Open(spec);
+    MustSync(session, tokens);
+    return MustGenerate(session, kAnswerTokens).reselections;
+  };
+  EXPECT_EQ(count("dense"), 0);
+  EXPECT_EQ(count("snapkv:budget=128"), 0) << "it chose at the end of the prompt";
+  const int64_t by_token = count("loopserve:alpha=1,budget=128,decode_min_keys=0");
+  const int64_t n_layers = by_token / kSteps;  // without those that have a window
+  EXPECT_GE(n_layers, 1);
+  EXPECT_EQ(by_token, n_layers * kSteps) << "every layer for every token";
+  const int64_t by_interval = count("paper:alpha=1,budget=128,interval=7");
+  EXPECT_GE(by_interval, n_layers * (kSteps / kInterval));
+  EXPECT_LE(by_interval, n_layers * (kSteps / kInterval + 1));
+}
+
 TEST_P(SparseDialogueTest, WorkingSetsReadTheirBudgetAndAnswersGoOn) {
   const std::vector<Token> tokens = Tokens(1000);
   for (const char* spec :

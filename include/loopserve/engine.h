@@ -185,6 +185,8 @@ struct GenerationStats {
   /// KV rows read / KV rows held, mean over steps, codes of keys counted by their bytes; 1 for dense. Empty if no step
   /// was computed.
   std::optional<double> decode_kv_fraction;
+  /// How often keys were chosen anew, each layer of each step for itself; 0 for dense.
+  int64_t reselections = 0;
   /// True attention weight of the coming tokens on the keys that they read exactly, mean over tokens, layers and heads;
   /// and the mean of the head that a tenth of all do worse than. Empty unless RunControl::measure_quality asked for it.
   std::optional<double> decode_coverage;

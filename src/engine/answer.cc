@@ -59,6 +59,7 @@ void AnswerSteps::Report(GenerationStats* stats) const {
   if (forward_.decode_keys_held > 0) {
     stats->decode_kv_fraction = forward_.decode_keys_read / forward_.decode_keys_held;
   }
+  stats->reselections = forward_.decode_choices;
   if (measured_steps_ > 0) ReportCoverage(coverage_, measured_steps_, stats);
   stats->linear_ms = forward_.linear_ms;
   stats->attention_ms = forward_.attention.attention_ms;

@@ -29,14 +29,17 @@ Status DialogueStep::Begin(Dialogue& dialogue, int64_t n_rows, int64_t first_row
   first_row_ = first_row;
   n_rows_ = n_rows;
   preparing_ms_ = selection_ms_ = keys_read_ = keys_held_ = computed_pairs_ = causal_pairs_ = 0;
+  const int64_t renewed_before = dialogue.working_sets.n_renewed;
   if (n_rows > 1) {
     dialogue.EndAnswer();
   } else {
     LS_RETURN_IF_ERROR(sparsity.BeginStep(dialogue, &keys_, &preparing_ms_));
   }
+  n_choices_ = std::max<int64_t>(0, dialogue.working_sets.n_renewed - renewed_before);
   LS_RETURN_IF_ERROR(dialogue.kept.Prepare(dialogue.cache, n_rows));  // the nodes add rows, and cannot fail
   for (int layer = 0; layer < model_.params().n_layers; ++layer) {
     reads_[static_cast<size_t>(layer)] = sparsity.Of(dialogue, layer, keys_.by_token());
+    n_choices_ += ReadsOf(layer) == Reads::kByToken ? 1 : 0;
   }
   return ReservePartials();
 }
@@ -141,6 +144,7 @@ void DialogueStep::Merge(int layer, float* out, int thread) {
 void DialogueStep::AddFigures(ForwardStats* stats) const {
   stats->decode_keys_read += keys_read_;
   stats->decode_keys_held += keys_held_;
+  stats->decode_choices += n_choices_;
   stats->attention.computed_pairs += computed_pairs_;
   stats->attention.causal_pairs += causal_pairs_;
 }

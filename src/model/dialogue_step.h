@@ -71,6 +71,7 @@ class DialogueStep {
   size_t head_partial_bytes_ = 0;  ///< of one KV head, when each has its own keys
   double preparing_ms_ = 0, selection_ms_ = 0;
   double keys_read_ = 0, keys_held_ = 0;
+  int64_t n_choices_ = 0;  ///< layers that chose for this step
   double computed_pairs_ = 0, causal_pairs_ = 0;
   // The layer.
   std::vector<KvHeadView> views_;

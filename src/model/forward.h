@@ -26,6 +26,7 @@ struct ForwardStats {
   PrefillFigures attention;
   double decode_keys_read = 0;  ///< by steps of one token, over layers and KV heads; computed over held
   double decode_keys_held = 0;
+  int64_t decode_choices = 0;  ///< layers that chose their keys, over the same steps
 };
 
 class DecodeGraph;

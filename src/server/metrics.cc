@@ -81,6 +81,9 @@ struct Metrics::State {
       NewHistogram("loopserve:prefill_density", "Computed / causal query-key pairs of a prompt's new tokens.", kShares);
   prometheus::Histogram& kv_fraction =
       NewHistogram("loopserve:decode_kv_fraction", "KV rows read / held, mean over an answer's steps.", kShares);
+  prometheus::Counter& reselections =
+      NewCounter("loopserve:reselections_total",
+                 "How often an answer's keys were chosen anew, each layer of each token for itself.");
   prometheus::Histogram& coverage = NewHistogram(
       "loopserve:coverage", "Attention weight recovered on held-out rows, where measure_quality asked.", kShares);
   prometheus::Gauge& kv_bytes = NewGauge("loopserve:kv_used_bytes", "Bytes of KV in memory.");
@@ -175,6 +178,7 @@ void Metrics::CountAnswer(const GenerationStats& stats, double seconds_since_arr
   state_->decode_time.Observe(stats.elapsed_ms / 1000);
   state_->end_to_end.Observe(seconds_since_arrival);
   if (stats.decode_kv_fraction) state_->kv_fraction.Observe(std::min(1.0, *stats.decode_kv_fraction));
+  state_->reselections.Increment(static_cast<double>(stats.reselections));
   prometheus::Labels labels = state_->labels;
   labels.emplace("finished_reason", NameOf(stats.stop_reason));
   state_->success.Add(labels).Increment();

@@ -75,6 +75,12 @@ TEST_F(ServerTest, MetricsHaveTheNamesThatDashboardsRead) {
   }
   EXPECT_THAT(text, HasSubstr("vllm:e2e_request_latency_seconds_count{model_name=\"tiny\"} 1"));
   EXPECT_THAT(text, HasSubstr("model_name=\"tiny\""));
+  EXPECT_THAT(text, HasSubstr("loopserve:reselections_total{model_name=\"tiny\"} 0"));
+  JsonIn sparse = ChatBody({{"user", TestWords(50, 2)}});
+  sparse["policy"] = kSparsePolicy;
+  ASSERT_EQ(Post("/v1/chat/completions", sparse).first, 200);
+  // Two layers chose for each of the seven tokens after the first.
+  EXPECT_THAT(client.Get("/metrics")->body, HasSubstr("loopserve:reselections_total{model_name=\"tiny\"} 14"));
 }
 
 }  // namespace
