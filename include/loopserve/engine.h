@@ -124,11 +124,11 @@ struct RunControl {
   const std::atomic<bool>* cancel = nullptr;
   /// Called now and then while a prompt is read, with the share done in [0, 1].
   std::function<void(double)> on_progress;
-  /// Called as often as on_progress, and every 50 ms or so in the attention of a long prompt, on the calling thread, at a
-  /// point where other sessions of the engine may compute: their answers' steps (Answer::Next, Engine::StepAnswers), and
-  /// Sync of shorter prompts, so that nobody waits for a long one. That Sync may yield too: three prompts can be on their
-  /// way, a further one of more than 8 new tokens gets kInvalidArgument. Sessions that are reading a prompt must not be
-  /// touched. The rest of the prompt is computed as if nothing had happened in between.
+  /// Called as often as on_progress, and every 50 ms or so in the attention of a long prompt, on the calling thread, at
+  /// a point where other sessions of the engine may compute: their answers' steps (Answer::Next, Engine::StepAnswers),
+  /// and Sync of shorter prompts, so that nobody waits for a long one. That Sync may yield too: three prompts can be on
+  /// their way, a further one of more than 8 new tokens gets kInvalidArgument. Sessions that are reading a prompt must
+  /// not be touched. The rest of the prompt is computed as if nothing had happened in between.
   std::function<void()> yield;
   /// Compare what a sparse policy computes with dense attention on some rows. Takes time: elapsed_ms then says nothing
   /// about speed, attention_ms and selection_ms still do.
