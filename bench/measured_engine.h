@@ -33,8 +33,8 @@ struct EngineSpec {
 
 /// What one timed run gave. Empty optionals: the engine does not say.
 struct RunFigures {
-  double ttft_ms = 0;             ///< from handing over the prompt to knowing the first new token
-  std::optional<double> tpot_ms;  ///< mean over the tokens after the first; empty with one token
+  double ttft_ms = 0;                         ///< from handing over the prompt to knowing the first new token
+  std::optional<double> tpot_ms;              ///< mean over the tokens after the first; empty with one token
   std::optional<double> itl_max_over_median;  ///< the slowest token after the first; empty with fewer than three tokens
   std::optional<double> linear_ms;
   std::optional<double> attention_ms;

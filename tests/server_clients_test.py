@@ -34,6 +34,10 @@ def start(program, model, *options):
     raise SystemExit(f"the server did not start: exit code {server.wait()}")
 
 
+def connect(base):
+    return openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0)
+
+
 def check(condition, what):
     if not condition:
         raise AssertionError(what)
@@ -178,7 +182,7 @@ def curl(base):
 
 def turns_away(base, seconds):
     """Whether the server takes no more requests, within so many seconds."""
-    client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0)
+    client = connect(base)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -192,7 +196,7 @@ def turns_away(base, seconds):
 def end_in_a_stream(program, model):
     """SIGTERM while an answer is written: it comes whole, then the server ends; who asks now is turned away."""
     server, base = start(program, model)
-    client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0)
+    client = connect(base)
     chunks, finish = 0, None
     for chunk in client.chat.completions.create(model="tested", messages=[{"role": "user", "content": TEXT}], max_tokens=200,
                                                 stream=True, extra_body={"ignore_eos": True}):
@@ -210,7 +214,7 @@ def main():
     end_in_a_stream(*sys.argv[1:3])
     server, base = start(*sys.argv[1:3])
     try:
-        client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0)
+        client = connect(base)
         chat(client)
         forms(client)
         refusals(client)

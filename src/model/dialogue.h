@@ -28,7 +28,7 @@ struct HeadWorkingSet {
 /// The working sets of an answer on its way; empty between answers.
 struct WorkingSets {
   int64_t n_steps = 0;                ///< decode steps since the answer began
-  int64_t n_renewed = 0;              ///< layers that chose anew in them
+  int64_t n_renewed = 0;              ///< layers that chose anew for the newest of them
   std::vector<HeadWorkingSet> heads;  ///< [n_layers][n_kv_heads]; empty: steps read everything
   KvCharge charge;                    ///< of all rows
 

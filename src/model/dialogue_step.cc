@@ -29,13 +29,12 @@ Status DialogueStep::Begin(Dialogue& dialogue, int64_t n_rows, int64_t first_row
   first_row_ = first_row;
   n_rows_ = n_rows;
   preparing_ms_ = selection_ms_ = keys_read_ = keys_held_ = computed_pairs_ = causal_pairs_ = 0;
-  const int64_t renewed_before = dialogue.working_sets.n_renewed;
   if (n_rows > 1) {
     dialogue.EndAnswer();
   } else {
     LS_RETURN_IF_ERROR(sparsity.BeginStep(dialogue, &keys_, &preparing_ms_));
   }
-  n_choices_ = std::max<int64_t>(0, dialogue.working_sets.n_renewed - renewed_before);
+  n_choices_ = dialogue.working_sets.n_renewed;
   LS_RETURN_IF_ERROR(dialogue.kept.Prepare(dialogue.cache, n_rows));  // the nodes add rows, and cannot fail
   for (int layer = 0; layer < model_.params().n_layers; ++layer) {
     reads_[static_cast<size_t>(layer)] = sparsity.Of(dialogue, layer, keys_.by_token());

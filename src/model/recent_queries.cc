@@ -55,8 +55,7 @@ std::vector<std::byte> RecentQueries::Encode() const {
   const size_t positions_bytes = position_of_.size() * sizeof(int64_t);
   const auto n_held = static_cast<size_t>(std::ranges::count_if(position_of_, [](int64_t p) { return p >= 0; }));
   std::vector<std::byte> bytes(positions_bytes + n_held * row_bytes);
-  if (bytes.empty()) return bytes;  // no policy asks for any: nothing to copy from
-  std::memcpy(bytes.data(), position_of_.data(), positions_bytes);
+  std::ranges::copy(std::as_bytes(std::span(position_of_)), bytes.begin());  // there may be none
   std::byte* target = bytes.data() + positions_bytes;
   for (size_t slot = 0; slot < position_of_.size(); ++slot) {
     if (position_of_[slot] < 0) continue;
@@ -71,7 +70,7 @@ bool RecentQueries::Decode(std::span<const std::byte> bytes, int64_t n_tokens) {
   const size_t positions_bytes = position_of_.size() * sizeof(int64_t);
   if (bytes.size() < positions_bytes) return false;
   std::vector<int64_t> positions(position_of_.size());
-  if (!positions.empty()) std::memcpy(positions.data(), bytes.data(), positions_bytes);
+  std::ranges::copy(bytes.first(positions_bytes), std::as_writable_bytes(std::span(positions)).begin());
   size_t n_held = 0;
   for (size_t slot = 0; slot < positions.size(); ++slot) {
     const int64_t position = positions[slot];

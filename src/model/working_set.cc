@@ -94,8 +94,8 @@ Status WorkingSetKeeper::Renew(Dialogue& dialogue, double* selection_ms) {
     if (!IsSparse(dialogue, layer) || sets.n_steps % interval != turn) continue;
     for (int head = 0; head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
   }
+  sets.n_renewed = std::ssize(tasks) / p.n_kv_heads;
   if (tasks.empty()) return Status::Ok();
-  sets.n_renewed += std::ssize(tasks) / p.n_kv_heads;
   const auto start = Clock::now();
   Status status = ForTasks(tasks.size(), [&](size_t i, ThreadState& state) {
     SumNewestWeights(dialogue, tasks[i], state);

@@ -33,7 +33,8 @@ ApiError ErrorOfStatus(int status) {
     case 405:
       return {405, "invalid_request_error", "method_not_allowed", "the route has no such method"};
     case 413:
-      return {413, "invalid_request_error", "body_too_large", "the body is too large (of one that is sent as a form, as `curl -d` does, 8 KiB: send application/json)"};
+      return {413, "invalid_request_error", "body_too_large",
+              "the body is too large (of one that is sent as a form, as `curl -d` does, 8 KiB: send application/json)"};
     case 414:
     case 431:
       return {status, "invalid_request_error", "header_too_large", "the address or the headers are too large"};

@@ -21,11 +21,7 @@ TEST_P(SchedulerTest, ManyAtOnceGiveWhatEachGivesAlone) {
     specs.push_back(spec);
   }
   Scheduler scheduler(engine, {.max_running = 10}, nullptr);
-  std::vector<std::shared_ptr<JobChannel>> channels;
-  for (const JobSpec& spec : specs) {
-    channels.push_back(std::make_shared<JobChannel>());
-    ASSERT_FALSE(scheduler.Submit(spec, channels.back()));
-  }
+  const auto channels = SubmitAll(scheduler, specs);
   for (size_t i = 0; i < specs.size(); ++i) {
     SCOPED_TRACE(i);
     const Outcome outcome = Wait(*channels[i]);
@@ -69,11 +65,7 @@ TEST_P(SchedulerTest, AnswersWithAFormShareStepsWithFreeOnes) {
     specs.push_back(spec);
   }
   Scheduler scheduler(engine, {}, nullptr);
-  std::vector<std::shared_ptr<JobChannel>> channels;
-  for (const JobSpec& spec : specs) {
-    channels.push_back(std::make_shared<JobChannel>());
-    ASSERT_FALSE(scheduler.Submit(spec, channels.back()));
-  }
+  const auto channels = SubmitAll(scheduler, specs);
   const char* const forms[] = {"[^]*", "[a-z]{2,5}( [a-z]{2,5}){3}[.!?]", "[0-9]{20}a"};
   for (size_t i = 0; i < specs.size(); ++i) {
     SCOPED_TRACE(i);

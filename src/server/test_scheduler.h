@@ -34,6 +34,15 @@ class SchedulerTest : public testing::TestWithParam<const char*> {
     return spec;
   }
 
+  static std::vector<std::shared_ptr<JobChannel>> SubmitAll(Scheduler& scheduler, const std::vector<JobSpec>& specs) {
+    std::vector<std::shared_ptr<JobChannel>> channels;
+    for (const JobSpec& spec : specs) {
+      channels.push_back(std::make_shared<JobChannel>());
+      EXPECT_FALSE(scheduler.Submit(spec, channels.back()));
+    }
+    return channels;
+  }
+
   static Outcome Wait(JobChannel& channel, int n = 1) {
     Outcome outcome;
     outcome.texts.resize(static_cast<size_t>(n));

@@ -13,6 +13,11 @@ from . import client, trace
 NEARLY_EQUAL = 0.2  # of log probability, between the two tokens where two tellings part
 
 
+def _messages(told):
+    """Of texts in turns, the user's first."""
+    return [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(told)]
+
+
 class Teller:
     """Tells dialogues until `end` and checks what comes back. A server that is down is waited for."""
 
@@ -43,7 +48,7 @@ class Teller:
     async def _tell(self, api, number, times, telling):
         told, disturbed = [], False
         for turn in range(times):
-            messages = [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(told)]
+            messages = _messages(told)
             messages.append({"role": "user", "content": trace.text_of(f"soak {number} {turn}", 30 + number * 37 % 400)})
             answer, again = await self._turn(api, messages, 8 + number % 24, f"soak {number} {telling}")
             told += [messages[-1]["content"], answer]
@@ -54,7 +59,7 @@ class Teller:
     async def _gap(self, api, number, once, again):
         """How far apart in log probability the two likeliest tokens are where the tellings part."""
         turn = next(i for i, (a, b) in enumerate(zip(once, again)) if a != b)
-        messages = [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(once[:turn])]
+        messages = _messages(once[:turn])
         while True:
             try:
                 reply = await api.chat.completions.create(
