@@ -110,27 +110,15 @@ class OwnEngine : public MeasuredEngine {
 
 }  // namespace
 
-Result<LinearPath> ParseLinearPath(const std::string& name) {
-  if (name == "auto") return LinearPath::kAuto;
-  if (name == "quantized") return LinearPath::kQuantized;
-  if (name == "f32") return LinearPath::kF32;
-  if (name == "bf16") return LinearPath::kBf16;
-  return Status(StatusCode::kInvalidArgument, "unknown linear path '" + name + "': use auto, quantized, f32 or bf16");
-}
-
-Result<KvPrecision> ParseKvPrecision(const std::string& name) {
-  if (name.empty() || name == "f16") return KvPrecision::kF16;
-  if (name == "q8_0") return KvPrecision::kQ8_0;
-  return Status(StatusCode::kInvalidArgument, "unknown KV precision '" + name + "': use f16 or q8_0");
-}
-
 Result<std::unique_ptr<MeasuredEngine>> MakeOwnEngine(const EngineSpec& spec) {
   LS_ASSIGN_OR_RETURN(Policy policy, Policy::Parse(spec.policy));
   EngineOptions options;
   options.model_path = spec.model_path;
   options.threads = spec.threads;
   options.max_context_tokens = spec.max_tokens;
-  LS_ASSIGN_OR_RETURN(options.kv_precision, ParseKvPrecision(spec.kv));
+  if (!spec.kv.empty()) {
+    LS_ASSIGN_OR_RETURN(options.kv_precision, ParseKvPrecision(spec.kv));
+  }
   LS_ASSIGN_OR_RETURN(options.linear_path, ParseLinearPath(spec.linear_path));
   LS_ASSIGN_OR_RETURN(auto engine, Engine::Open(options));
   auto measured = std::make_unique<OwnEngine>(std::move(engine), std::move(policy));

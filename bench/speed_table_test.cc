@@ -155,6 +155,7 @@ TEST(OwnEngineTest, EveryRunStartsFromTheContext) {
     EXPECT_GT(figures->ttft_ms, 0);
     EXPECT_EQ(figures->prefill_density, 1.0);
   }
+  EXPECT_EQ(ParseLinearPath("int8").value(), LinearPath::kInt8);
   EXPECT_EQ(ParseLinearPath("fast").status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(ParseKvPrecision("f64").status().code(), StatusCode::kInvalidArgument);
 }

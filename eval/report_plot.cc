@@ -75,7 +75,8 @@ Box PlaceLabel(double x, double y, size_t letters, const std::vector<Box>& taken
   const double width = kLetterWidth * static_cast<double>(letters);
   Box box = {};
   for (int row = 0; row < 40; ++row) {
-    const double shift = (row % 2 == 0 ? 1 : -1) * ((row + 1) / 2) * kLabelHeight;
+    const int steps = (row % 2 == 0 ? 1 : -1) * ((row + 1) / 2);
+    const double shift = steps * kLabelHeight;
     for (const bool on_right : {true, false}) {
       const double left = on_right ? x + 9 : x - 9 - width;
       box = {left, left + width, y + shift - kLabelHeight / 2, y + shift + kLabelHeight / 2};

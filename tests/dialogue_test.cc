@@ -31,7 +31,7 @@ class DialogueTest : public testing::Test {
     options.linear_path = path;
     options.kv_budget_bytes = kv_budget_bytes;
     auto engine = Engine::Open(options);
-    if (!engine.ok() && path == LinearPath::kF32) return Open(LinearPath::kQuantized, kv_budget_bytes);
+    if (!engine.ok() && path != LinearPath::kQuantized) return Open(LinearPath::kQuantized, kv_budget_bytes);
     EXPECT_TRUE(engine.ok()) << engine.status().message();
     return engine.ok() ? *engine : nullptr;
   }
@@ -81,7 +81,7 @@ TEST_F(DialogueTest, LaterTurnComputesOnlyNewTokensAndEqualsFromScratch) {
 }
 
 TEST_F(DialogueTest, ReplayIsBitForBit) {
-  for (const LinearPath path : {LinearPath::kAuto, LinearPath::kQuantized}) {
+  for (const LinearPath path : {LinearPath::kAuto, LinearPath::kQuantized, LinearPath::kInt8}) {
     const auto engine = Open(path);
     const std::vector<Token> tokens = Tokens(600);
     std::vector<std::vector<float>> logits;

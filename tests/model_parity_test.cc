@@ -108,6 +108,15 @@ TEST_P(EveryFamily, Bf16ProductsStayNearLibllama) {
   EXPECT_GE(difference.top1_agreement, 0.93);
 }
 
+TEST_P(EveryFamily, Int8ProductsStayNearLibllama) {
+  if (!IsAvailable(LinearPath::kInt8)) GTEST_SKIP() << "this CPU does not multiply 8-bit integers natively";
+  const LogitsDifference difference = CompareWithLibllama(GetParam().options, LinearPath::kInt8);
+  // Weights of an f32 file are rounded to 8 bits in groups of 32 here, and activations too: as q8_0 with libllama.
+  EXPECT_LE(difference.mean_kl, 1e-2);
+  EXPECT_GE(difference.top1_agreement, 0.85);
+  EXPECT_GT(difference.max_abs, 1e-6) << "8 bits round: equal logits mean that the option does nothing";
+}
+
 INSTANTIATE_TEST_SUITE_P(Tiny, EveryFamily, testing::ValuesIn(AllTinyModels()),
                          [](const auto& test) { return test.param.name; });
 
@@ -122,11 +131,13 @@ TEST_P(EveryType, QuantisedWeightsAgreeWithLibllama) {
   options.n_heads = 4;
   options.head_dim = 64;
   options.weight_type = GetParam();
-  for (const LinearPath path : {LinearPath::kQuantized, LinearPath::kAuto}) {
-    SCOPED_TRACE(path == LinearPath::kAuto ? "packed" : "stored");
+  for (const LinearPath path : {LinearPath::kQuantized, LinearPath::kAuto, LinearPath::kInt8}) {
+    if (!IsAvailable(path)) continue;
+    SCOPED_TRACE(path == LinearPath::kQuantized ? "stored" : path == LinearPath::kAuto ? "packed" : "packed in 8 bits");
     const LogitsDifference difference = CompareWithLibllama(options, path);
-    // 8-bit activations (one part in 254 of a block's largest) on the reference's side.
-    EXPECT_LE(difference.mean_kl, 1e-2);
+    // 8-bit activations (one part in 254 of a block's largest) on the reference's side; in 8 bits ours too, and
+    // weights.
+    EXPECT_LE(difference.mean_kl, path == LinearPath::kInt8 ? 3e-2 : 1e-2);
     EXPECT_GE(difference.top1_agreement, 0.85);
   }
 }

@@ -36,8 +36,8 @@ void AddModelOptions(CLI::App& command, ModelOptions* options) {
   command.add_option("--kv-type", options->kv_type, "how keys and values are kept: f16 or q8_0")
       ->check(CLI::IsMember({"f16", "q8_0"}))
       ->capture_default_str();
-  command.add_option("--linear", options->linear, "prefill matrix products: auto, quantized, f32 or bf16")
-      ->check(CLI::IsMember({"auto", "quantized", "f32", "bf16"}))
+  command.add_option("--linear", options->linear, "prefill matrix products: auto, quantized, f32, bf16 or int8")
+      ->check(CLI::IsMember({"auto", "quantized", "f32", "bf16", "int8"}))
       ->capture_default_str();
 }
 
@@ -96,10 +96,8 @@ Result<EngineOptions> ToEngineOptions(const ModelOptions& options) {
   LS_ASSIGN_OR_RETURN(engine.model_path, ResolveModelPath(options.model));
   engine.threads = options.threads;
   engine.max_context_tokens = options.context_tokens;
-  engine.kv_precision = options.kv_type == "q8_0" ? KvPrecision::kQ8_0 : KvPrecision::kF16;
-  if (options.linear == "quantized") engine.linear_path = LinearPath::kQuantized;
-  if (options.linear == "f32") engine.linear_path = LinearPath::kF32;
-  if (options.linear == "bf16") engine.linear_path = LinearPath::kBf16;
+  LS_ASSIGN_OR_RETURN(engine.kv_precision, ParseKvPrecision(options.kv_type));
+  LS_ASSIGN_OR_RETURN(engine.linear_path, ParseLinearPath(options.linear));
   return engine;
 }
 

@@ -21,7 +21,7 @@ struct ModelOptions {
   int threads = 0;              ///< 0: one for each physical core
   int64_t context_tokens = 0;   ///< 0: the model's own
   std::string kv_type = "f16";  ///< f16 or q8_0
-  std::string linear = "auto";  ///< auto, quantized, f32 or bf16
+  std::string linear = "auto";  ///< auto, quantized, f32, bf16 or int8
   std::string policy = "loopserve";
   std::string quality;  ///< a preset of the policy; empty: as `policy` says
 };

@@ -20,6 +20,11 @@ LinearPath Resolve(LinearPath wanted) {
   return Gemm::IsAvailable(GemmMath::kF32) ? LinearPath::kF32 : LinearPath::kQuantized;
 }
 
+GemmMath MathOf(LinearPath path) {
+  if (path == LinearPath::kInt8) return GemmMath::kInt8;
+  return path == LinearPath::kBf16 ? GemmMath::kBf16 : GemmMath::kF32;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Forward>> Forward::Create(const Model& model, ComputeThreads& threads,
@@ -27,9 +32,10 @@ Result<std::unique_ptr<Forward>> Forward::Create(const Model& model, ComputeThre
   std::unique_ptr<Forward> forward(new Forward(model, threads));
   forward->linear_path_ = Resolve(options.linear_path);
   if (forward->linear_path_ != LinearPath::kQuantized) {
-    LS_ASSIGN_OR_RETURN(forward->gemm_,
-                        Gemm::Create(forward->linear_path_ == LinearPath::kBf16 ? GemmMath::kBf16 : GemmMath::kF32));
-    LS_ASSIGN_OR_RETURN(forward->logits_gemm_, Gemm::Create(GemmMath::kF32));
+    LS_ASSIGN_OR_RETURN(forward->gemm_, Gemm::Create(MathOf(forward->linear_path_)));
+    if (Gemm::IsAvailable(GemmMath::kF32)) {
+      LS_ASSIGN_OR_RETURN(forward->logits_gemm_, Gemm::Create(GemmMath::kF32));
+    }
     forward->weights_ = std::make_unique<PrefillWeights>(model, *forward->gemm_, threads, options.weight_cache_bytes);
   }
   forward->decode_ = std::make_unique<DecodeGraph>(model, threads);

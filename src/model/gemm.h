@@ -1,5 +1,6 @@
 // Matrix products of prefill: many rows of activations times a weight matrix that was dequantised and packed once.
-// oneDNN does the arithmetic (docs/decisions/ says why); this header keeps it out of the rest.
+// f32 and bf16 are oneDNN's (docs/decisions/0003-prefill-products.md), 8-bit integers our own (0009); this header keeps
+// both out of the rest.
 // Thread rule: a Gemm is immutable after Create and Multiply may run on many threads at once, each with its own rows
 // and scratch. Nothing here starts threads.
 #pragma once
@@ -12,8 +13,8 @@
 
 namespace loopserve {
 
-/// Operand precision of a product; sums are f32 in both.
-enum class GemmMath : uint8_t { kF32, kBf16 };
+/// Operand precision of a product; sums are f32 in all.
+enum class GemmMath : uint8_t { kF32, kBf16, kInt8 };
 
 class Gemm {
  public:
@@ -26,35 +27,37 @@ class Gemm {
   static bool IsAvailable(GemmMath math);
   /// kUnsupported if !IsAvailable(math).
   static Result<std::unique_ptr<Gemm>> Create(GemmMath math);
-  ~Gemm();
+  virtual ~Gemm() = default;
 
   GemmMath math() const { return math_; }
-  size_t element_bytes() const { return math_ == GemmMath::kBf16 ? 2 : 4; }
 
   /// Bytes of a packed matrix with k inputs and n outputs (columns are padded to kPackColumns).
-  size_t PackedBytes(int64_t k, int64_t n) const;
+  virtual size_t PackedBytes(int64_t k, int64_t n) const = 0;
   /// Packs n_columns <= kPackColumns consecutive columns, first_column a multiple of kPackColumns.
   /// rows: f32 [n_columns, k], one row for each column, as ggml stores weights.
-  void PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
-                   std::byte* packed) const;
+  virtual void PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
+                           std::byte* packed) const = 0;
 
-  /// Scratch bytes that Multiply needs for a matrix with k inputs and n outputs.
-  size_t ScratchBytes(int64_t k, int64_t n) const;
-  /// y[r, :] = x[r, :] * W (+ bias). x: f32 [n_rows, k], rows x_stride floats apart; y: f32 [n_rows, n],
-  /// contiguous (oneDNN has no fast kernel for anything else); bias: f32 [n] or null; scratch: 64-byte aligned.
+  /// Bytes of one prepared row of k inputs; rows stand one behind the other.
+  virtual size_t PreparedRowBytes(int64_t k) const = 0;
+  /// Rounds one row, f32 [k], to this math's operands.
+  virtual void PrepareRow(const float* row, int64_t k, std::byte* prepared) const = 0;
+  /// y[r, :] = row r * W (+ bias) of prepared rows. y: f32 [n_rows, n], contiguous (oneDNN has no fast kernel for
+  /// anything else); bias: f32 [n] or null; scratch: ProductScratchBytes, 64-byte aligned, as the rows are.
+  virtual void MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows,
+                                const float* bias, float* y, std::byte* scratch) const = 0;
+  virtual size_t ProductScratchBytes(int64_t k, int64_t n) const = 0;
+
+  /// The same of rows as they are: x: f32 [n_rows, k], rows x_stride floats apart; scratch: MultiplyScratchBytes.
   void Multiply(const std::byte* packed, int64_t k, int64_t n, const float* x, int64_t x_stride, int64_t n_rows,
                 const float* bias, float* y, std::byte* scratch) const;
-  /// The same with operands that are already in this math's element type: x [n_rows, k], contiguous.
-  void MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows,
-                        const float* bias, float* y, std::byte* scratch) const;
-  /// Rounds n f32 elements to this math's element type.
-  void Prepare(const float* source, int64_t n, std::byte* target) const;
+  size_t MultiplyScratchBytes(int64_t k, int64_t n) const;
+
+ protected:
+  explicit Gemm(GemmMath math) : math_(math) {}
 
  private:
-  struct State;
-  explicit Gemm(GemmMath math);
   GemmMath math_;
-  std::unique_ptr<State> state_;
 };
 
 }  // namespace loopserve

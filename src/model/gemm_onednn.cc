@@ -10,7 +10,7 @@
 
 #include "src/base/check.h"
 #include "src/kernels/elementwise.h"
-#include "src/model/gemm.h"
+#include "src/model/gemm_library.h"
 
 namespace loopserve {
 namespace {
@@ -19,6 +19,8 @@ using dnnl::memory;
 
 /// Row counts that get a primitive of their own are multiples of this; what is left over is padded.
 constexpr int64_t kRowStep = 32;
+/// More than any primitive used here wants.
+constexpr size_t kScratchpadBytes = size_t{1} << 16;
 
 memory::data_type ElementType(GemmMath math) {
   return math == GemmMath::kBf16 ? memory::data_type::bf16 : memory::data_type::f32;
@@ -36,133 +38,117 @@ class OneOpenMpThread {
 
 int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-}  // namespace
+class OneDnnGemm : public Gemm {
+ public:
+  explicit OneDnnGemm(GemmMath math) : Gemm(math) { ChooseWeightLayout(); }
 
-struct Gemm::State {
-  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
-  memory::format_tag weight_tag = memory::format_tag::ba;
+  size_t PackedBytes(int64_t k, int64_t n) const override;
+  void PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
+                   std::byte* packed) const override;
+  size_t PreparedRowBytes(int64_t k) const override { return static_cast<size_t>(k) * element_bytes(); }
+  void PrepareRow(const float* row, int64_t k, std::byte* prepared) const override { Round(row, k, prepared); }
+  void MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows,
+                        const float* bias, float* y, std::byte* scratch) const override;
+  size_t ProductScratchBytes(int64_t k, int64_t n) const override;
+
+ private:
   struct Product {
     dnnl::matmul primitive;
     memory::desc source, weights, target, scratchpad;
   };
   using Key = std::tuple<int64_t, int64_t, int64_t>;  // rows, k, n
-  mutable std::shared_mutex mutex;
-  mutable std::map<Key, std::unique_ptr<Product>> products;
 
-  const Product& Find(GemmMath math, int64_t rows, int64_t k, int64_t n) const {
-    const Key key{rows, k, n};
-    {
-      std::shared_lock lock(mutex);
-      if (auto it = products.find(key); it != products.end()) return *it->second;
-    }
-    std::unique_lock lock(mutex);
-    std::unique_ptr<Product>& slot = products[key];
-    if (slot == nullptr) {
-      dnnl::primitive_attr attributes;
-      attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-      const memory::desc source({rows, k}, ElementType(math), memory::format_tag::ab);
-      const memory::desc weights({k, n}, ElementType(math), weight_tag);
-      const memory::desc target({rows, n}, memory::data_type::f32, memory::format_tag::ab);
-      const dnnl::matmul::primitive_desc desc({source, weights, target}, attributes, engine);
-      slot = std::make_unique<Product>(Product{dnnl::matmul(desc), source, weights, target, desc.scratchpad_desc()});
-    }
-    return *slot;
-  }
+  size_t element_bytes() const { return math() == GemmMath::kBf16 ? 2 : 4; }
+  void Round(const float* source, int64_t n, std::byte* target) const;
+  const Product& Find(int64_t rows, int64_t k, int64_t n) const;
+  void ChooseWeightLayout();
 
-  /// The packed layout that oneDNN's own choice on this CPU agrees with: blocked on AVX-512, plain elsewhere.
-  void ChooseWeightLayout(GemmMath math) {
-    const memory::desc source({kMaxRows, 512}, ElementType(math), memory::format_tag::ab);
-    const memory::desc any({512, 1024}, ElementType(math), memory::format_tag::any);
-    const memory::desc target({kMaxRows, 1024}, memory::data_type::f32, memory::format_tag::ab);
-    const memory::desc chosen = dnnl::matmul::primitive_desc({source, any, target}, engine).weights_desc();
-    for (const auto tag : {memory::format_tag::BA16a64b2a, memory::format_tag::BA16a64b}) {
-      if (chosen == memory::desc({512, 1024}, ElementType(math), tag)) weight_tag = tag;
-    }
-  }
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  memory::format_tag weight_tag_ = memory::format_tag::ba;
+  mutable std::shared_mutex mutex_;
+  mutable std::map<Key, std::unique_ptr<Product>> products_;
 };
 
-bool Gemm::IsAvailable(GemmMath math) {
-  if (math == GemmMath::kF32) return true;
-  const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
-  return isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
+const OneDnnGemm::Product& OneDnnGemm::Find(int64_t rows, int64_t k, int64_t n) const {
+  const Key key{rows, k, n};
+  {
+    std::shared_lock lock(mutex_);
+    if (auto it = products_.find(key); it != products_.end()) return *it->second;
+  }
+  std::unique_lock lock(mutex_);
+  std::unique_ptr<Product>& slot = products_[key];
+  if (slot == nullptr) {
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const memory::desc source({rows, k}, ElementType(math()), memory::format_tag::ab);
+    const memory::desc weights({k, n}, ElementType(math()), weight_tag_);
+    const memory::desc target({rows, n}, memory::data_type::f32, memory::format_tag::ab);
+    const dnnl::matmul::primitive_desc desc({source, weights, target}, attributes, engine_);
+    slot = std::make_unique<Product>(Product{dnnl::matmul(desc), source, weights, target, desc.scratchpad_desc()});
+  }
+  return *slot;
 }
 
-Gemm::Gemm(GemmMath math) : math_(math), state_(std::make_unique<State>()) { state_->ChooseWeightLayout(math); }
-Gemm::~Gemm() = default;
-
-Result<std::unique_ptr<Gemm>> Gemm::Create(GemmMath math) {
-  if (!IsAvailable(math)) return Status(StatusCode::kUnsupported, "this CPU does not multiply bf16 natively");
-  try {
-    return std::unique_ptr<Gemm>(new Gemm(math));
-  } catch (const dnnl::error& error) {
-    return Status(StatusCode::kInternal, std::string("oneDNN: ") + error.what());
+/// The packed layout that oneDNN's own choice on this CPU agrees with: blocked on AVX-512, plain elsewhere.
+void OneDnnGemm::ChooseWeightLayout() {
+  const memory::desc source({kMaxRows, 512}, ElementType(math()), memory::format_tag::ab);
+  const memory::desc any({512, 1024}, ElementType(math()), memory::format_tag::any);
+  const memory::desc target({kMaxRows, 1024}, memory::data_type::f32, memory::format_tag::ab);
+  const memory::desc chosen = dnnl::matmul::primitive_desc({source, any, target}, engine_).weights_desc();
+  for (const auto tag : {memory::format_tag::BA16a64b2a, memory::format_tag::BA16a64b}) {
+    if (chosen == memory::desc({512, 1024}, ElementType(math()), tag)) weight_tag_ = tag;
   }
 }
 
-size_t Gemm::PackedBytes(int64_t k, int64_t n) const {
-  return memory::desc({k, RoundUp(n, kPackColumns)}, ElementType(math_), state_->weight_tag).get_size();
+size_t OneDnnGemm::PackedBytes(int64_t k, int64_t n) const {
+  return memory::desc({k, RoundUp(n, kPackColumns)}, ElementType(math()), weight_tag_).get_size();
 }
 
-void Gemm::PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
-                       std::byte* packed) const {
+void OneDnnGemm::PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
+                             std::byte* packed) const {
   LS_CHECK(first_column % kPackColumns == 0 && n_columns <= kPackColumns && first_column + n_columns <= n);
   // 64 columns are contiguous in every layout used, so each group is packed as a matrix of its own.
   std::byte* target = packed + PackedBytes(k, kPackColumns) * static_cast<size_t>(first_column / kPackColumns);
-  if (state_->weight_tag == memory::format_tag::ba) {
-    Prepare(rows, n_columns * k, target);
+  if (weight_tag_ == memory::format_tag::ba) {
+    Round(rows, n_columns * k, target);
     return;
   }
   const OneOpenMpThread one_thread;
   const memory::desc source_desc({k, n_columns}, memory::data_type::f32, memory::format_tag::ba);
-  const memory::desc target_desc({k, n_columns}, ElementType(math_), state_->weight_tag);
-  memory source(source_desc, state_->engine, const_cast<float*>(rows));
-  memory result(target_desc, state_->engine, target);
-  dnnl::stream stream(state_->engine);
+  const memory::desc target_desc({k, n_columns}, ElementType(math()), weight_tag_);
+  memory source(source_desc, engine_, const_cast<float*>(rows));
+  memory result(target_desc, engine_, target);
+  dnnl::stream stream(engine_);
   dnnl::reorder(source, result).execute(stream, source, result);
   stream.wait();
 }
 
-size_t Gemm::ScratchBytes(int64_t k, int64_t n) const {
-  const int64_t padded_source = kMaxRows * k * static_cast<int64_t>(element_bytes());
-  const int64_t padded_target = kRowStep * n * 4;
-  return static_cast<size_t>(RoundUp(padded_source, 64) + RoundUp(padded_target, 64)) + (size_t{1} << 16);
+size_t OneDnnGemm::ProductScratchBytes(int64_t, int64_t n) const {
+  return static_cast<size_t>(RoundUp(kRowStep * n * 4, 64)) + kScratchpadBytes;
 }
 
-void Gemm::Prepare(const float* source, int64_t n, std::byte* target) const {
-  if (math_ == GemmMath::kBf16) {
+void OneDnnGemm::Round(const float* source, int64_t n, std::byte* target) const {
+  if (math() == GemmMath::kBf16) {
     RoundToBf16(source, n, reinterpret_cast<uint16_t*>(target));
   } else {
     std::memcpy(target, source, static_cast<size_t>(n) * sizeof(float));
   }
 }
 
-void Gemm::Multiply(const std::byte* packed, int64_t k, int64_t n, const float* x, int64_t x_stride, int64_t n_rows,
-                    const float* bias, float* y, std::byte* scratch) const {
-  const size_t row_bytes = static_cast<size_t>(k) * element_bytes();
-  std::byte* rest = scratch + RoundUp(static_cast<int64_t>(row_bytes) * kMaxRows, 64);
-  for (int64_t first = 0; first < n_rows; first += kMaxRows) {
-    const int64_t rows = std::min(kMaxRows, n_rows - first);
-    for (int64_t r = 0; r < rows; ++r) {
-      Prepare(x + (first + r) * x_stride, k, scratch + static_cast<size_t>(r) * row_bytes);
-    }
-    MultiplyPrepared(packed, k, n, scratch, rows, bias, y + first * n, rest);
-  }
-}
-
-void Gemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows,
-                            const float* bias, float* y, std::byte* scratch) const {
+void OneDnnGemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows,
+                                  const float* bias, float* y, std::byte* scratch) const {
   const OneOpenMpThread one_thread;
   const size_t row_bytes = static_cast<size_t>(k) * element_bytes();
-  std::byte* scratchpad = scratch + RoundUp(kRowStep * n * 4, 64);
+  std::byte* const scratchpad = scratch + RoundUp(kRowStep * n * 4, 64);
   const auto run = [&](int64_t rows, const std::byte* source, float* target) {
-    const State::Product& product = state_->Find(math_, rows, k, n);
-    LS_CHECK(product.scratchpad.get_size() <= size_t{1} << 16);
-    dnnl::stream stream(state_->engine);
-    product.primitive.execute(
-        stream, {{DNNL_ARG_SRC, memory(product.source, state_->engine, const_cast<std::byte*>(source))},
-                 {DNNL_ARG_WEIGHTS, memory(product.weights, state_->engine, const_cast<std::byte*>(packed))},
-                 {DNNL_ARG_DST, memory(product.target, state_->engine, target)},
-                 {DNNL_ARG_SCRATCHPAD, memory(product.scratchpad, state_->engine, scratchpad)}});
+    const Product& product = Find(rows, k, n);
+    LS_CHECK(product.scratchpad.get_size() <= kScratchpadBytes);
+    dnnl::stream stream(engine_);
+    product.primitive.execute(stream,
+                              {{DNNL_ARG_SRC, memory(product.source, engine_, const_cast<std::byte*>(source))},
+                               {DNNL_ARG_WEIGHTS, memory(product.weights, engine_, const_cast<std::byte*>(packed))},
+                               {DNNL_ARG_DST, memory(product.target, engine_, target)},
+                               {DNNL_ARG_SCRATCHPAD, memory(product.scratchpad, engine_, scratchpad)}});
     stream.wait();
   };
   for (int64_t first = 0; first < n_rows;) {
@@ -186,6 +172,22 @@ void Gemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const
   if (bias == nullptr) return;
   for (int64_t r = 0; r < n_rows; ++r) {
     for (int64_t c = 0; c < n; ++c) y[r * n + c] += bias[c];
+  }
+}
+
+}  // namespace
+
+bool LibraryGemmIsAvailable(GemmMath math) {
+  if (math != GemmMath::kBf16) return math == GemmMath::kF32;
+  const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
+  return isa == dnnl::cpu_isa::avx512_core_bf16 || isa == dnnl::cpu_isa::avx512_core_amx;
+}
+
+Result<std::unique_ptr<Gemm>> CreateLibraryGemm(GemmMath math) {
+  try {
+    return std::unique_ptr<Gemm>(std::make_unique<OneDnnGemm>(math));
+  } catch (const dnnl::error& error) {
+    return Status(StatusCode::kInternal, std::string("oneDNN: ") + error.what());
   }
 }
 

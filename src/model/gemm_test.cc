@@ -33,9 +33,11 @@ std::vector<float> Random(int64_t n, unsigned seed) {
 TEST_P(GemmTest, MatchesF64ForEveryRemainder) {
   // Terms have size 1. bf16: each operand is off by up to 2^-9, independently over sqrt(k) terms, six standard
   // deviations. f32: each of k additions rounds a running sum of size sqrt(i) by 2^-24, which adds up to 2^-24 k /
-  // sqrt(6); ten of that.
+  // sqrt(6); ten of that. int8: each operand is off by up to half of 3.5 / 127, 3.5 the largest of a group, which are
+  // sqrt(2 / 12) steps of deviation for both; six of that.
   const auto tolerance = [](int64_t k) {
     const auto terms = static_cast<double>(k);
+    if (GetParam() == GemmMath::kInt8) return 6 * 3.5 / 127 * std::sqrt(2.0 / 12) * std::sqrt(terms);
     return GetParam() == GemmMath::kBf16 ? 6 * std::ldexp(1.0, -8) * std::sqrt(terms) : std::ldexp(1.0, -22) * terms;
   };
   for (const auto& [k, n] : {std::pair<int64_t, int64_t>{64, 64}, {96, 200}, {576, 960}, {40, 72}}) {
@@ -43,7 +45,7 @@ TEST_P(GemmTest, MatchesF64ForEveryRemainder) {
     const std::vector<float> bias = Random(n, 2);
     AlignedBuffer packed, scratch;
     ASSERT_TRUE(packed.Reserve(gemm_->PackedBytes(k, n)));
-    ASSERT_TRUE(scratch.Reserve(gemm_->ScratchBytes(k, n)));
+    ASSERT_TRUE(scratch.Reserve(gemm_->MultiplyScratchBytes(k, n)));
     for (int64_t c = 0; c < n; c += Gemm::kPackColumns) {
       gemm_->PackColumns(weights.data() + c * k, k, n, c, std::min(Gemm::kPackColumns, n - c), packed.data());
     }
@@ -64,8 +66,11 @@ TEST_P(GemmTest, MatchesF64ForEveryRemainder) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Math, GemmTest, testing::Values(GemmMath::kF32, GemmMath::kBf16),
-                         [](const auto& test) { return test.param == GemmMath::kF32 ? "F32" : "Bf16"; });
+INSTANTIATE_TEST_SUITE_P(Math, GemmTest, testing::Values(GemmMath::kF32, GemmMath::kBf16, GemmMath::kInt8),
+                         [](const auto& test) {
+                           if (test.param == GemmMath::kInt8) return "Int8";
+                           return test.param == GemmMath::kF32 ? "F32" : "Bf16";
+                         });
 
 }  // namespace
 }  // namespace loopserve

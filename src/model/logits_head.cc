@@ -85,7 +85,7 @@ Status LogitsHead::Packed(float* x, int64_t n_rows, float* logits) {
   const size_t block_bytes = static_cast<size_t>(Gemm::kMaxRows * kBlockColumns) * sizeof(float);
   if (!normalized_.Reserve(static_cast<size_t>(n_rows * k) * sizeof(float))) return NoMemory();
   for (AlignedBuffer& scratch : scratch_) {
-    if (!scratch.Reserve(packed_bytes + rows_bytes + block_bytes + gemm_->ScratchBytes(k, kBlockColumns))) {
+    if (!scratch.Reserve(packed_bytes + rows_bytes + block_bytes + gemm_->MultiplyScratchBytes(k, kBlockColumns))) {
       return NoMemory();
     }
   }

@@ -30,7 +30,7 @@ struct PackedMath::Scratch {
   float* wide;          ///< [kBlockRows, n] of the widest of projections and gate beside up
   float* delta;         ///< [kBlockRows, n_embd]
   float* row;           ///< one row of the residual stream
-  std::byte* prepared;  ///< [kBlockRows, k] of Gemm's type, of the longest k
+  std::byte* prepared;  ///< kBlockRows of Gemm's rows, of the longest k
   std::byte* gemm;      ///< Gemm's own
 };
 
@@ -40,18 +40,17 @@ PackedMath::PackedMath(const Model& model, const Gemm& gemm, ComputeThreads& thr
 Status PackedMath::SetLayer(int layer, const PackedLayer* packed) {
   layer_ = layer;
   packed_ = packed;
-  int64_t longest_k = 0;
-  size_t gemm_bytes = 0;
+  size_t row_bytes = 0, gemm_bytes = 0;
   for (const PackedMatrix* m : {&packed->qkv, &packed->out, &packed->gate_up, &packed->down}) {
-    longest_k = std::max(longest_k, m->k);
-    gemm_bytes = std::max(gemm_bytes, gemm_.ScratchBytes(m->k, m->n));
+    row_bytes = std::max(row_bytes, gemm_.PreparedRowBytes(m->k));
+    gemm_bytes = std::max(gemm_bytes, gemm_.ProductScratchBytes(m->k, m->n));
   }
   const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
   const int64_t n_embd = model_.params().n_embd;
   offsets_.delta = Aligned(floats(kBlockRows * std::max(packed->qkv.n, packed->gate_up.n)));
   offsets_.row = offsets_.delta + Aligned(floats(kBlockRows * n_embd));
   offsets_.prepared = offsets_.row + Aligned(floats(n_embd));
-  offsets_.gemm = offsets_.prepared + Aligned(static_cast<size_t>(kBlockRows * longest_k) * gemm_.element_bytes());
+  offsets_.gemm = offsets_.prepared + Aligned(static_cast<size_t>(kBlockRows) * row_bytes);
   for (AlignedBuffer& scratch : scratch_) {
     if (!scratch.Reserve(offsets_.gemm + gemm_bytes)) {
       return Status(StatusCode::kResourceExhausted, "not enough memory for prefill scratch");
@@ -76,14 +75,14 @@ Status PackedMath::ForBlocks(int64_t n_rows, const Body& body) {
 
 void PackedMath::Multiply(const PackedMatrix& matrix, const float* x, const float* norm, int64_t rows,
                           const Scratch& scratch, float* y) const {
-  const size_t row_bytes = static_cast<size_t>(matrix.k) * gemm_.element_bytes();
+  const size_t row_bytes = gemm_.PreparedRowBytes(matrix.k);
   for (int64_t r = 0; r < rows; ++r) {
     const float* row = x + r * matrix.k;
     if (norm != nullptr) {
       RmsNormalize(row, norm, matrix.k, model_.params().rms_eps, scratch.row);
       row = scratch.row;
     }
-    gemm_.Prepare(row, matrix.k, scratch.prepared + static_cast<size_t>(r) * row_bytes);
+    gemm_.PrepareRow(row, matrix.k, scratch.prepared + static_cast<size_t>(r) * row_bytes);
   }
   gemm_.MultiplyPrepared(matrix.data, matrix.k, matrix.n, scratch.prepared, rows, matrix.bias, y, scratch.gemm);
 }
@@ -123,11 +122,11 @@ void PackedMath::FeedForward(int64_t rows, const Scratch& scratch, float* x) con
   const PackedMatrix& down = packed_->down;
   Multiply(packed_->gate_up, x, FloatsOf(w.ffn_norm), rows, scratch, scratch.wide);
   const bool is_silu = model_.params().activation == Activation::kSilu;
-  const size_t row_bytes = static_cast<size_t>(down.k) * gemm_.element_bytes();
+  const size_t row_bytes = gemm_.PreparedRowBytes(down.k);
   for (int64_t r = 0; r < rows; ++r) {
     float* gate = scratch.wide + r * packed_->gate_up.n;
     is_silu ? SiluMultiply(gate, gate + down.k, down.k) : GeluMultiply(gate, gate + down.k, down.k);
-    gemm_.Prepare(gate, down.k, scratch.prepared + static_cast<size_t>(r) * row_bytes);
+    gemm_.PrepareRow(gate, down.k, scratch.prepared + static_cast<size_t>(r) * row_bytes);
   }
   gemm_.MultiplyPrepared(down.data, down.k, down.n, scratch.prepared, rows, down.bias, scratch.delta, scratch.gemm);
   AddResidual(scratch.delta, FloatsOf(w.ffn_post_norm), rows, x);

@@ -46,7 +46,7 @@ struct StoreChunk {
 };
 
 AttentionMath AttentionMathFor(const Gemm* gemm) {
-  const bool is_bf16 = gemm != nullptr && gemm->math() == GemmMath::kBf16 && CpuHasNativeBf16();
+  const bool is_bf16 = gemm != nullptr && gemm->math() != GemmMath::kF32 && CpuHasNativeBf16();
   return is_bf16 ? AttentionMath::kBf16 : AttentionMath::kF32;
 }
 

@@ -1,0 +1,52 @@
+#include "src/model/gemm.h"
+
+#include <algorithm>
+
+#include "src/kernels/int8_product.h"
+#include "src/model/gemm_int8.h"
+#include "src/model/gemm_library.h"
+
+namespace loopserve {
+namespace {
+
+size_t RowsBytes(const Gemm& gemm, int64_t k) {
+  return (static_cast<size_t>(Gemm::kMaxRows) * gemm.PreparedRowBytes(k) + 63) / 64 * 64;
+}
+
+std::string WhyNot(GemmMath math) {
+  if (math == GemmMath::kInt8) return "this CPU does not multiply 8-bit integers natively (AVX512_VNNI)";
+  if (math == GemmMath::kBf16 && LibraryGemmIsAvailable(GemmMath::kF32)) {
+    return "this CPU does not multiply bf16 natively";
+  }
+  return "this build has no oneDNN";
+}
+
+}  // namespace
+
+bool Gemm::IsAvailable(GemmMath math) {
+  return math == GemmMath::kInt8 ? CpuHasInt8Products() : LibraryGemmIsAvailable(math);
+}
+
+Result<std::unique_ptr<Gemm>> Gemm::Create(GemmMath math) {
+  if (!IsAvailable(math)) return Status(StatusCode::kUnsupported, WhyNot(math));
+  if (math == GemmMath::kInt8) return std::unique_ptr<Gemm>(std::make_unique<Int8Gemm>());
+  return CreateLibraryGemm(math);
+}
+
+size_t Gemm::MultiplyScratchBytes(int64_t k, int64_t n) const {
+  return RowsBytes(*this, k) + ProductScratchBytes(k, n);
+}
+
+void Gemm::Multiply(const std::byte* packed, int64_t k, int64_t n, const float* x, int64_t x_stride, int64_t n_rows,
+                    const float* bias, float* y, std::byte* scratch) const {
+  const size_t row_bytes = PreparedRowBytes(k);
+  for (int64_t first = 0; first < n_rows; first += kMaxRows) {
+    const int64_t rows = std::min(kMaxRows, n_rows - first);
+    for (int64_t r = 0; r < rows; ++r) {
+      PrepareRow(x + (first + r) * x_stride, k, scratch + static_cast<size_t>(r) * row_bytes);
+    }
+    MultiplyPrepared(packed, k, n, scratch, rows, bias, y + first * n, scratch + RowsBytes(*this, k));
+  }
+}
+
+}  // namespace loopserve
