@@ -26,13 +26,10 @@ void AddRun(const ReportData& data, Report* report) {
 /// "; it costs 0.90 of its time (attention alone: 0.40 of its), KV read 0.12 against 1.00".
 std::string CostOf(const ReportData& data, const std::string& policy, const ReportData::Filter& filter) {
   std::string text;
-  const double own = data.TurnTime(data.ours(), filter), other = data.TurnTime(policy, filter);
-  if (own > 0 && other > 0) text += ", in " + FormatFixed(own / other, 2) + " of its time";
-  const double own_attention = data.AttentionTime(data.ours(), filter);
-  const double other_attention = data.AttentionTime(policy, filter);
-  if (own_attention > 0 && other_attention > 0) {
-    text += ", " + FormatFixed(own_attention / other_attention, 2) + " of its attention's time";
-  }
+  const Estimate time = data.PlainRatio(data.ours(), policy, filter, TurnTime);
+  if (time.n_values > 0) text += ", in " + Plain(time, 1, 2) + " of its time";
+  const Estimate attention = data.PlainRatio(data.ours(), policy, filter, AttentionTime);
+  if (attention.n_values > 0) text += ", " + Plain(attention, 1, 2) + " of its attention's time";
   const ReportData::Figure kv_read = Of(&PlayedTurn::decode_kv_fraction);
   const Estimate own_read = data.PlainMeanOf(data.ours(), filter, kv_read);
   const Estimate other_read = data.PlainMeanOf(policy, filter, kv_read);

@@ -9,7 +9,7 @@ namespace {
 
 constexpr double kMiB = 1.0 / (1 << 20);
 
-/// Dense's figure / the policy's, over the turns that both played.
+/// Dense's figure / the policy's, of the turns that both played.
 std::string SpeedUp(const ReportData& data, const std::string& policy, const ReportData::Filter& filter,
                     const ReportData::Figure& figure) {
   return data.has_dense() ? Interval(data.Ratio(kDensePolicy, policy, filter, figure), 1, 2) : "-";
@@ -18,17 +18,20 @@ std::string SpeedUp(const ReportData& data, const std::string& policy, const Rep
 void AddSpeed(const ReportData& data, Report* report) {
   ReportTable table{
       "Speed and memory",
-      "Means over turns: milliseconds to the first token and for each token after it, how many times "
-      "faster than dense (sums over the same turns, 95 % interval), computed pairs / causal pairs of "
-      "prefill, KV read / held of decoding, KV after the turn, largest resident memory.",
+      "Milliseconds to the first token and for each token after it (the median turn's), how many times faster than "
+      "dense (the median of the quotients of the same turns, 95 % interval); means over turns: computed pairs / causal "
+      "pairs of prefill, KV read / held of decoding, KV after the turn, largest resident memory.",
       {"policy", "TTFT, ms", "times faster", "TPOT, ms", "times faster", "density", "KV read", "KV, MiB", "peak, MiB"},
       {}};
   for (const std::string& policy : data.policies()) {
     const auto mean = [&](std::optional<double> PlayedTurn::*member, double factor, int digits) {
       return Plain(data.PlainMeanOf(policy, EveryTurn, Of(member)), factor, digits);
     };
-    table.rows.push_back({policy, mean(&PlayedTurn::ttft_ms, 1, 0),
-                          SpeedUp(data, policy, EveryTurn, Of(&PlayedTurn::ttft_ms)), mean(&PlayedTurn::tpot_ms, 1, 1),
+    const auto median = [&](std::optional<double> PlayedTurn::*member, int digits) {
+      return Plain(data.PlainMedianOf(policy, EveryTurn, Of(member)), 1, digits);
+    };
+    table.rows.push_back({policy, median(&PlayedTurn::ttft_ms, 0),
+                          SpeedUp(data, policy, EveryTurn, Of(&PlayedTurn::ttft_ms)), median(&PlayedTurn::tpot_ms, 1),
                           SpeedUp(data, policy, EveryTurn, Of(&PlayedTurn::tpot_ms)),
                           mean(&PlayedTurn::prefill_density, 1, 3), mean(&PlayedTurn::decode_kv_fraction, 1, 3),
                           mean(&PlayedTurn::kv_bytes, kMiB, 1), mean(&PlayedTurn::peak_rss_bytes, kMiB, 0)});
@@ -39,7 +42,7 @@ void AddSpeed(const ReportData& data, Report* report) {
 void AddSpeedByTurn(const ReportData& data, Report* report) {
   const ReportData::NamedFilters turns = data.TurnFilters();
   if (turns.size() < 2) return;
-  ReportTable table{"Milliseconds to the first token, by turn", "", {"policy"}, {}};
+  ReportTable table{"Milliseconds to the first token, by turn", "Medians, as above.", {"policy"}, {}};
   for (const auto& [name, filter] : turns) {
     table.columns.push_back(name);
     table.columns.push_back("times faster");
@@ -47,7 +50,7 @@ void AddSpeedByTurn(const ReportData& data, Report* report) {
   for (const std::string& policy : data.policies()) {
     std::vector<std::string> row = {policy};
     for (const auto& [name, filter] : turns) {
-      row.push_back(Plain(data.PlainMeanOf(policy, filter, Of(&PlayedTurn::ttft_ms)), 1, 0));
+      row.push_back(Plain(data.PlainMedianOf(policy, filter, Of(&PlayedTurn::ttft_ms)), 1, 0));
       row.push_back(SpeedUp(data, policy, filter, Of(&PlayedTurn::ttft_ms)));
     }
     table.rows.push_back(std::move(row));
@@ -59,7 +62,8 @@ void AddSpeedByTurn(const ReportData& data, Report* report) {
 void AddScoreBesideCost(const ReportData& data, Report* report) {
   ReportTable table{"Score beside cost",
                     "Mean score times 100; milliseconds of a turn with an answer of " + std::to_string(kAnswerTokens) +
-                        " tokens, and of its attention and selection alone; prefill's density; KV read and KV held. "
+                        " tokens, and of its attention and selection alone (the median turn's); prefill's density; KV "
+                        "read and KV held. "
                         "With 95 % intervals.",
                     {"policy", "score"},
                     {}};
@@ -67,32 +71,34 @@ void AddScoreBesideCost(const ReportData& data, Report* report) {
   if (has_ours) {
     table.note += " \"ours\" is " + data.ours() +
                   ": its score less the policy's, answer by answer, in points, and its "
-                  "cost / the policy's.";
+                  "cost / the policy's (the median of the quotients of the same turns).";
     table.columns.push_back("ours less it");
   }
   table.columns.insert(table.columns.end(), {"turn, ms", "attention, ms", "density", "KV read", "KV, MiB"});
   if (has_ours) table.columns.insert(table.columns.end(), {"ours / its turn", "ours / its attention"});
   table.columns.push_back("answers");
-  const auto quotient = [](double above, double below) {
-    return above > 0 && below > 0 ? FormatFixed(above / below, 2) : std::string("-");
+  const auto median = [&](const std::string& policy, const ReportData::Figure& figure) {
+    return Plain(data.PlainMedianOf(policy, EveryTurn, figure), 1, 0);
+  };
+  const auto quotient = [&](const std::string& policy, const ReportData::Figure& figure) {
+    return Plain(data.PlainRatio(data.ours(), policy, EveryTurn, figure), 1, 2);
   };
   for (const std::string& policy : data.policies()) {
     const Estimate score = data.MeanOf(policy, EveryTurn, ScoreOf);
-    const double time = data.TurnTime(policy, EveryTurn), attention = data.AttentionTime(policy, EveryTurn);
     std::vector<std::string> row = {policy, Interval(score, 100, 1)};
     if (has_ours) {
       row.push_back(policy == data.ours()
                         ? "-"
                         : SignedInterval(data.index().Difference(data.ours(), policy, EveryTurn, ScoreOf)));
     }
-    row.push_back(FormatFixed(time, 0));
-    row.push_back(FormatFixed(attention, 0));
+    row.push_back(median(policy, TurnTime));
+    row.push_back(median(policy, AttentionTime));
     row.push_back(Plain(data.PlainMeanOf(policy, EveryTurn, Of(&PlayedTurn::prefill_density)), 1, 3));
     row.push_back(Plain(data.PlainMeanOf(policy, EveryTurn, Of(&PlayedTurn::decode_kv_fraction)), 1, 3));
     row.push_back(Plain(data.PlainMeanOf(policy, EveryTurn, Of(&PlayedTurn::kv_bytes)), kMiB, 1));
     if (has_ours) {
-      row.push_back(quotient(data.TurnTime(data.ours(), EveryTurn), time));
-      row.push_back(quotient(data.AttentionTime(data.ours(), EveryTurn), attention));
+      row.push_back(quotient(policy, TurnTime));
+      row.push_back(quotient(policy, AttentionTime));
     }
     row.push_back(FormatCount(score.n_values));
     table.rows.push_back(std::move(row));
@@ -130,6 +136,17 @@ void AddPlot(const ReportData& data, const std::string& title, const std::string
   if (plot.points.size() > 1) report->parts.emplace_back(std::move(plot));
 }
 
+/// Against dense's time where there is one: quotients of turns say more than milliseconds.
+void AddTimePlot(const ReportData& data, const std::string& title, const std::string& what,
+                 const ReportData::Figure& time, Report* report) {
+  const std::string of = what + " " + std::to_string(kAnswerTokens) + " tokens, the median";
+  const auto cost_of = [&](const std::string& policy) {
+    return data.has_dense() ? 100 * data.PlainRatio(policy, kDensePolicy, EveryTurn, time).mean
+                            : data.PlainMedianOf(policy, EveryTurn, time).mean;
+  };
+  AddPlot(data, title, (data.has_dense() ? "per cent of dense's time: " : "milliseconds: ") + of, 1, cost_of, report);
+}
+
 }  // namespace
 
 void AddCosts(const ReportData& data, Report* report) {
@@ -137,20 +154,17 @@ void AddCosts(const ReportData& data, Report* report) {
   AddSpeed(data, report);
   AddSpeedByTurn(data, report);
   if (data.policies().size() > 1) {
-    const std::string of = ": how many times less the row takes than the column (sums over the same turns)";
+    const std::string of =
+        ": how many times less the row takes than the column (the median of the quotients of the same turns)";
     AddPairs(data, "Time to the first token" + of, Of(&PlayedTurn::ttft_ms), report);
     AddPairs(data, "Time for each token after it" + of, Of(&PlayedTurn::tpot_ms), report);
     AddPairs(data, "Attention and selection while reading" + of, ReadingAttention, report);
     AddPairs(data, "Attention and selection for each token written" + of, WritingAttention, report);
     AddPairs(data, "KV read / held while writing" + of, Of(&PlayedTurn::decode_kv_fraction), report);
   }
-  const std::string turn = " of a turn with an answer of " + std::to_string(kAnswerTokens) + " tokens";
-  AddPlot(
-      data, "Score against time", "milliseconds" + turn, 1,
-      [&](const std::string& policy) { return data.TurnTime(policy, EveryTurn); }, report);
-  AddPlot(
-      data, "Score against attention's time", "milliseconds of attention and selection" + turn, 1,
-      [&](const std::string& policy) { return data.AttentionTime(policy, EveryTurn); }, report);
+  AddTimePlot(data, "Score against time", "a turn with an answer of", TurnTime, report);
+  AddTimePlot(data, "Score against attention's time", "attention and selection of a turn with an answer of",
+              AttentionTime, report);
   AddPlot(
       data, "Score against KV read", "per cent of the KV that a token reads", 100,
       [&](const std::string& policy) {

@@ -49,30 +49,18 @@ Estimate ReportData::PlainMeanOf(const std::string& policy, const Filter& filter
   return EstimateMean(index_.Clusters(policy, filter, figure), /*resamples=*/0);
 }
 
+Estimate ReportData::PlainMedianOf(const std::string& policy, const Filter& filter, const Figure& figure) const {
+  return EstimateMedian(index_.ValuesOf(policy, filter, figure), /*resamples=*/0);
+}
+
 Estimate ReportData::Ratio(const std::string& above, const std::string& below, const Filter& filter,
                            const Figure& figure) const {
-  const auto [a, b] = index_.SharedClusters(above, below, filter, figure);
-  return EstimateRatio(a, b);
+  return EstimateMedian(index_.Quotients(above, below, filter, figure));
 }
 
 Estimate ReportData::PlainRatio(const std::string& above, const std::string& below, const Filter& filter,
                                 const Figure& figure) const {
-  const auto [a, b] = index_.SharedClusters(above, below, filter, figure);
-  return EstimateRatio(a, b, /*resamples=*/0);
-}
-
-double ReportData::TimeOf(const std::string& policy, const Filter& filter, const Figure& first,
-                          const Figure& each) const {
-  const Estimate before = PlainMeanOf(policy, filter, first);
-  return before.n_values == 0 ? 0 : before.mean + (kAnswerTokens - 1) * PlainMeanOf(policy, filter, each).mean;
-}
-
-double ReportData::TurnTime(const std::string& policy, const Filter& filter) const {
-  return TimeOf(policy, filter, Of(&PlayedTurn::ttft_ms), Of(&PlayedTurn::tpot_ms));
-}
-
-double ReportData::AttentionTime(const std::string& policy, const Filter& filter) const {
-  return TimeOf(policy, filter, ReadingAttention, WritingAttention);
+  return EstimateMedian(index_.Quotients(above, below, filter, figure), /*resamples=*/0);
 }
 
 bool IsOurs(const std::string& policy) { return policy == "loopserve" || policy.starts_with("loopserve:"); }
@@ -102,6 +90,17 @@ std::optional<double> WritingAttention(const PlayedTurn& turn) {
   // The first token comes from the prompt's logits.
   if (!turn.decode_attention_ms || !turn.decode_selection_ms || turn.output_tokens < 2) return std::nullopt;
   return (*turn.decode_attention_ms + *turn.decode_selection_ms) / static_cast<double>(turn.output_tokens - 1);
+}
+
+std::optional<double> TurnTime(const PlayedTurn& turn) {
+  if (!turn.ttft_ms || !turn.tpot_ms) return std::nullopt;
+  return *turn.ttft_ms + (kAnswerTokens - 1) * *turn.tpot_ms;
+}
+
+std::optional<double> AttentionTime(const PlayedTurn& turn) {
+  const std::optional<double> reading = ReadingAttention(turn), writing = WritingAttention(turn);
+  if (!reading || !writing) return std::nullopt;
+  return *reading + (kAnswerTokens - 1) * *writing;
 }
 
 std::string Interval(const Estimate& estimate, double factor, int digits) {

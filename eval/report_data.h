@@ -39,18 +39,14 @@ class ReportData {
   Estimate MeanOf(const std::string& policy, const Filter& filter, const Figure& figure) const;
   /// The mean alone, without an interval, which takes time.
   Estimate PlainMeanOf(const std::string& policy, const Filter& filter, const Figure& figure) const;
-  /// Sum of `above`'s figure / sum of `below`'s, over the turns that have both.
+  Estimate PlainMedianOf(const std::string& policy, const Filter& filter, const Figure& figure) const;
+  /// `above`'s figure divided by `below`'s, turn by turn: the median. The two of a turn were measured one shortly after
+  /// the other, so that a quotient says more than the two times do, and a median what most turns say.
   Estimate Ratio(const std::string& above, const std::string& below, const Filter& filter, const Figure& figure) const;
   Estimate PlainRatio(const std::string& above, const std::string& below, const Filter& filter,
                       const Figure& figure) const;
-  /// Milliseconds of a turn with an answer of kAnswerTokens, and those of them that are attention and selection; 0 if
-  /// it was not measured.
-  double TurnTime(const std::string& policy, const Filter& filter) const;
-  double AttentionTime(const std::string& policy, const Filter& filter) const;
 
  private:
-  double TimeOf(const std::string& policy, const Filter& filter, const Figure& first, const Figure& each) const;
-
   const StoredResults& results_;
   ResultIndex index_;
   std::string ours_;
@@ -68,6 +64,10 @@ std::optional<double> ScoreOf(const PlayedTurn& turn);
 /// Milliseconds of attention, selection included: while the prompt is read, and for each token that is written.
 std::optional<double> ReadingAttention(const PlayedTurn& turn);
 std::optional<double> WritingAttention(const PlayedTurn& turn);
+
+/// Milliseconds of a turn with an answer of kAnswerTokens, and those of them that are attention and selection.
+std::optional<double> TurnTime(const PlayedTurn& turn);
+std::optional<double> AttentionTime(const PlayedTurn& turn);
 
 // Figures as text; "-" without a value.
 std::string Interval(const Estimate& estimate, double factor, int digits);

@@ -109,7 +109,8 @@ TEST(MakeReport, ShowsCostBesideScoreAndEveryPair) {
                                                      "0.500", "1.000", "3.0", "0.50", "0.26", "4"}));
   EXPECT_EQ(cost->rows[1][2], "-");
   EXPECT_EQ(cost->rows[1][4], "44");
-  const std::string of = ": how many times less the row takes than the column (sums over the same turns)";
+  const std::string of =
+      ": how many times less the row takes than the column (the median of the quotients of the same turns)";
   const auto pair = [&](const std::string& title) { return FindTable(report, title + of); };
   ASSERT_NE(pair("Time to the first token"), nullptr);
   EXPECT_EQ(pair("Time to the first token")->columns[2], "loopserve");

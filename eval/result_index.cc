@@ -37,41 +37,56 @@ std::vector<int64_t> ResultIndex::Turns() const {
   return {turns.begin(), turns.end()};
 }
 
-std::vector<Cluster> ResultIndex::Clusters(const std::string& policy, const Filter& filter,
-                                           const Figure& figure) const {
-  return SharedClusters(policy, policy, filter, figure).first;
-}
-
-std::pair<std::vector<Cluster>, std::vector<Cluster>> ResultIndex::SharedClusters(const std::string& policy,
-                                                                                  const std::string& other,
-                                                                                  const Filter& filter,
-                                                                                  const Figure& figure) const {
-  std::pair<std::vector<Cluster>, std::vector<Cluster>> clusters;
-  for (const std::string& dialogue : dialogues_) {
-    Cluster own, others;
-    const PlayedDialogue* a = Find(policy, dialogue);
-    const PlayedDialogue* b = Find(other, dialogue);
+template <class Body>
+void ResultIndex::ForSharedTurns(const std::string& policy, const std::string& other, const Filter& filter,
+                                 const Figure& figure, const Body& body) const {
+  for (size_t d = 0; d < dialogues_.size(); ++d) {
+    const PlayedDialogue* a = Find(policy, dialogues_[d]);
+    const PlayedDialogue* b = Find(other, dialogues_[d]);
     const size_t n = a == nullptr || b == nullptr ? 0 : std::min(a->turns.size(), b->turns.size());
     for (size_t i = 0; i < n; ++i) {
       if (!filter(a->turns[i])) continue;
       const std::optional<double> x = figure(a->turns[i]), y = figure(b->turns[i]);
-      if (!x || !y) continue;
-      own.sum += *x;
-      others.sum += *y;
-      ++own.n;
-      ++others.n;
+      if (x && y) body(d, *x, *y);
     }
-    clusters.first.push_back(own);
-    clusters.second.push_back(others);
   }
+}
+
+std::vector<Cluster> ResultIndex::Clusters(const std::string& policy, const Filter& filter,
+                                           const Figure& figure) const {
+  std::vector<Cluster> clusters(dialogues_.size());
+  ForSharedTurns(policy, policy, filter, figure, [&](size_t dialogue, double value, double) {
+    clusters[dialogue].sum += value;
+    ++clusters[dialogue].n;
+  });
   return clusters;
+}
+
+std::vector<std::vector<double>> ResultIndex::ValuesOf(const std::string& policy, const Filter& filter,
+                                                       const Figure& figure) const {
+  std::vector<std::vector<double>> values(dialogues_.size());
+  ForSharedTurns(policy, policy, filter, figure,
+                 [&](size_t dialogue, double value, double) { values[dialogue].push_back(value); });
+  return values;
+}
+
+std::vector<std::vector<double>> ResultIndex::Quotients(const std::string& policy, const std::string& other,
+                                                        const Filter& filter, const Figure& figure) const {
+  std::vector<std::vector<double>> quotients(dialogues_.size());
+  ForSharedTurns(policy, other, filter, figure, [&](size_t dialogue, double above, double below) {
+    if (above > 0 && below > 0) quotients[dialogue].push_back(above / below);
+  });
+  return quotients;
 }
 
 Estimate ResultIndex::Difference(const std::string& policy, const std::string& other, const Filter& filter,
                                  const Figure& figure) const {
-  auto [own, others] = SharedClusters(policy, other, filter, figure);
-  for (size_t i = 0; i < own.size(); ++i) own[i].sum -= others[i].sum;
-  return EstimateMean(own);
+  std::vector<Cluster> differences(dialogues_.size());
+  ForSharedTurns(policy, other, filter, figure, [&](size_t dialogue, double own, double others) {
+    differences[dialogue].sum += own - others;
+    ++differences[dialogue].n;
+  });
+  return EstimateMean(differences);
 }
 
 }  // namespace loopserve::eval

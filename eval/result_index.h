@@ -32,15 +32,20 @@ class ResultIndex {
 
   /// Of every dialogue (in an order that is the same for all policies) what `figure` gives for its turns that pass.
   std::vector<Cluster> Clusters(const std::string& policy, const Filter& filter, const Figure& figure) const;
-  /// The same of turns for which both policies have the figure.
-  std::pair<std::vector<Cluster>, std::vector<Cluster>> SharedClusters(const std::string& policy,
-                                                                       const std::string& other, const Filter& filter,
-                                                                       const Figure& figure) const;
+  std::vector<std::vector<double>> ValuesOf(const std::string& policy, const Filter& filter,
+                                            const Figure& figure) const;
+  /// `policy`'s figure divided by `other`'s, of each dialogue's turns that pass and where neither is 0.
+  std::vector<std::vector<double>> Quotients(const std::string& policy, const std::string& other, const Filter& filter,
+                                             const Figure& figure) const;
   /// Of `policy` less `other`, turn by turn.
   Estimate Difference(const std::string& policy, const std::string& other, const Filter& filter,
                       const Figure& figure) const;
 
  private:
+  /// body(dialogue's index, policy's figure, other's) for the turns for which both have it.
+  template <class Body>
+  void ForSharedTurns(const std::string& policy, const std::string& other, const Filter& filter, const Figure& figure,
+                      const Body& body) const;
   const PlayedDialogue* Find(const std::string& policy, const std::string& dialogue) const;
 
   std::vector<std::string> policies_, dialogues_;

@@ -1,9 +1,9 @@
 #include "eval/statistics.h"
 
 #include <algorithm>
+#include <iterator>
+#include <numeric>
 #include <vector>
-
-#include "src/base/check.h"
 
 namespace loopserve::eval {
 namespace {
@@ -26,67 +26,74 @@ class Dice {
   uint64_t state_ = 1;
 };
 
-/// One dialogue's part of a quotient.
-struct Part {
-  double above = 0;
-  double below = 0;
-};
-
-double Quotient(double above, double below) { return below > 0 ? above / below : 0; }
-
-/// The mean and the interval of sum(above) / sum(below).
-Estimate Bootstrap(const std::vector<Part>& parts, int resamples) {
-  Estimate estimate;
-  Part total;
-  for (const Part& part : parts) {
-    total.above += part.above;
-    total.below += part.below;
-  }
-  estimate.mean = estimate.low = estimate.high = Quotient(total.above, total.below);
-  estimate.n_clusters = std::ssize(parts);
-  if (parts.size() < 2 || resamples < 1) return estimate;
-  std::vector<double> quotients;
+/// Sets the interval to what `of` gives for sets of dialogues (indices) that are drawn anew.
+template <class Statistic>
+void Bootstrap(size_t n_dialogues, int resamples, const Statistic& of, Estimate* estimate) {
+  estimate->low = estimate->high = estimate->mean;
+  estimate->n_clusters = static_cast<int64_t>(n_dialogues);
+  if (n_dialogues < 2 || resamples < 1) return;
+  std::vector<double> values;
+  std::vector<size_t> drawn(n_dialogues);
   Dice dice;
   for (int i = 0; i < resamples; ++i) {
-    Part drawn;
-    for (size_t k = 0; k < parts.size(); ++k) {
-      const Part& part = parts[dice.Throw(parts.size())];
-      drawn.above += part.above;
-      drawn.below += part.below;
-    }
-    quotients.push_back(Quotient(drawn.above, drawn.below));
+    for (size_t& dialogue : drawn) dialogue = dice.Throw(n_dialogues);
+    values.push_back(of(drawn));
   }
-  std::ranges::sort(quotients);
-  const auto tail = static_cast<size_t>(kTail * static_cast<double>(quotients.size()));
-  estimate.low = quotients[tail];
-  estimate.high = quotients[quotients.size() - 1 - tail];
-  return estimate;
+  std::ranges::sort(values);
+  const auto tail = static_cast<size_t>(kTail * static_cast<double>(values.size()));
+  estimate->low = values[tail];
+  estimate->high = values[values.size() - 1 - tail];
+}
+
+double MedianOf(std::vector<double>& values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + std::ssize(values) / 2;
+  std::ranges::nth_element(values, middle);
+  if (values.size() % 2 == 1) return *middle;
+  return (*middle + *std::max_element(values.begin(), middle)) / 2;
+}
+
+std::vector<size_t> EachOnce(size_t n) {
+  std::vector<size_t> all(n);
+  std::iota(all.begin(), all.end(), size_t{0});
+  return all;
 }
 
 }  // namespace
 
 Estimate EstimateMean(std::span<const Cluster> clusters, int resamples) {
-  std::vector<Part> parts;
-  int64_t n = 0;
-  for (const Cluster& cluster : clusters) {
-    if (cluster.n > 0) parts.push_back({cluster.sum, static_cast<double>(cluster.n)});
-    n += cluster.n;
-  }
-  Estimate estimate = Bootstrap(parts, resamples);
-  estimate.n_values = n;
+  std::vector<Cluster> filled;
+  std::ranges::copy_if(clusters, std::back_inserter(filled), [](const Cluster& cluster) { return cluster.n > 0; });
+  const auto mean = [&](std::span<const size_t> dialogues) {
+    Cluster total;
+    for (const size_t i : dialogues) {
+      total.sum += filled[i].sum;
+      total.n += filled[i].n;
+    }
+    return total.n > 0 ? total.sum / static_cast<double>(total.n) : 0.0;
+  };
+  Estimate estimate;
+  for (const Cluster& cluster : filled) estimate.n_values += cluster.n;
+  estimate.mean = mean(EachOnce(filled.size()));
+  Bootstrap(filled.size(), resamples, mean, &estimate);
   return estimate;
 }
 
-Estimate EstimateRatio(std::span<const Cluster> above, std::span<const Cluster> below, int resamples) {
-  LS_CHECK(above.size() == below.size());
-  std::vector<Part> parts;
-  int64_t n = 0;
-  for (size_t i = 0; i < above.size(); ++i) {
-    if (below[i].n > 0) parts.push_back({above[i].sum, below[i].sum});
-    n += below[i].n;
+Estimate EstimateMedian(std::span<const std::vector<double>> dialogues, int resamples) {
+  std::vector<std::span<const double>> filled;
+  for (const std::vector<double>& values : dialogues) {
+    if (!values.empty()) filled.emplace_back(values);
   }
-  Estimate estimate = Bootstrap(parts, resamples);
-  estimate.n_values = n;
+  std::vector<double> all;
+  const auto median = [&](std::span<const size_t> drawn) {
+    all.clear();
+    for (const size_t i : drawn) all.insert(all.end(), filled[i].begin(), filled[i].end());
+    return MedianOf(all);
+  };
+  Estimate estimate;
+  for (const std::span<const double> values : filled) estimate.n_values += std::ssize(values);
+  estimate.mean = median(EachOnce(filled.size()));
+  Bootstrap(filled.size(), resamples, median, &estimate);
   return estimate;
 }
 

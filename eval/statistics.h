@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace loopserve::eval {
 
@@ -15,7 +16,7 @@ struct Cluster {
 };
 
 struct Estimate {
-  double mean = 0;           ///< of all values
+  double mean = 0;           ///< of all values; or their median
   double low = 0, high = 0;  ///< 95 % interval; both the mean where there are fewer than two dialogues
   int64_t n_values = 0;
   int64_t n_clusters = 0;  ///< dialogues with at least one value
@@ -26,8 +27,8 @@ inline constexpr int kResamples = 2000;
 /// Clusters without values do not count. No values: all zero.
 Estimate EstimateMean(std::span<const Cluster> clusters, int resamples = kResamples);
 
-/// A ratio of two sums over the same dialogues, as speed-ups are: sum of above / sum of below. n of `below` are the
-/// values. Zero where below's sum is not above zero.
-Estimate EstimateRatio(std::span<const Cluster> above, std::span<const Cluster> below, int resamples = kResamples);
+/// The median of all values, of each dialogue's in a vector: for times, of which another program's work on the machine
+/// makes some many times longer. No values: all zero.
+Estimate EstimateMedian(std::span<const std::vector<double>> dialogues, int resamples = kResamples);
 
 }  // namespace loopserve::eval

@@ -61,13 +61,28 @@ TEST(EstimateMean, AnswersOfOneDialogueDoNotNarrowTheInterval) {
   EXPECT_DOUBLE_EQ(EstimateMean(single).high, EstimateMean(tripled).high);
 }
 
-TEST(EstimateRatio, IsOfSumsAndKeepsDialoguesTogether) {
-  const std::vector<Cluster> dense = {{100.0, 2}, {300.0, 2}}, ours = {{50.0, 2}, {150.0, 2}};
-  const Estimate estimate = EstimateRatio(dense, ours);
+TEST(EstimateMedian, IsOfAllValuesAndIgnoresWhatOneDisturbanceDid) {
+  const std::vector<std::vector<double>> dialogues = {{2.0, 2.0, 900.0}, {}, {2.0, 1.0}};
+  const Estimate estimate = EstimateMedian(dialogues);
   EXPECT_DOUBLE_EQ(estimate.mean, 2.0);
-  EXPECT_DOUBLE_EQ(estimate.low, 2.0);  // twice in each dialogue, so twice in every draw
+  EXPECT_EQ(estimate.n_values, 5);
+  EXPECT_EQ(estimate.n_clusters, 2);
+  EXPECT_DOUBLE_EQ(estimate.low, 1.5);  // the second dialogue twice: 1, 1, 2, 2
   EXPECT_DOUBLE_EQ(estimate.high, 2.0);
-  EXPECT_DOUBLE_EQ(EstimateRatio(dense, std::vector<Cluster>{{0, 1}, {0, 1}}).mean, 0.0);
+  EXPECT_DOUBLE_EQ(EstimateMedian(std::vector<std::vector<double>>{{4.0, 1.0, 2.0, 8.0}}).mean, 3.0);
+  EXPECT_EQ(EstimateMedian({}).n_values, 0);
+}
+
+TEST(EstimateMedian, IntervalIsThatOfTheNormalDistributionForManyDialogues) {
+  std::mt19937 random(5);
+  std::normal_distribution<double> normal(3.0, 0.5);
+  std::vector<std::vector<double>> dialogues(400);
+  for (std::vector<double>& values : dialogues) values = {normal(random)};
+  const Estimate estimate = EstimateMedian(dialogues);
+  // The median's deviation is sqrt(pi / 2) that of the mean.
+  const double half = 1.96 * std::sqrt(std::acos(-1.0) / 2) * 0.5 / 20;
+  EXPECT_NEAR((estimate.high - estimate.low) / 2, half, 0.35 * half);
+  EXPECT_NEAR(estimate.mean, 3.0, 2 * half);
 }
 
 }  // namespace
