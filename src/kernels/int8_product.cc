@@ -20,14 +20,16 @@ constexpr float kLargest = 127.0f;
 
 int64_t Groups(int64_t k) { return (k + kInt8Group - 1) / kInt8Group; }
 
+int64_t Panels(int64_t n) { return (n + kInt8PanelColumns - 1) / kInt8PanelColumns; }
+
 /// A prepared row, cut up.
-struct RowParts {
+struct RowView {
   const int8_t* ints;
   const float* scales;
   const int32_t* corrections;
 };
 
-RowParts PartsOf(const std::byte* row, int64_t k) {
+RowView ViewOf(const std::byte* row, int64_t k) {
   const int64_t groups = Groups(k);
   const auto* scales = reinterpret_cast<const float*>(row + groups * kInt8Group);
   return {reinterpret_cast<const int8_t*>(row), scales, reinterpret_cast<const int32_t*>(scales + groups)};
@@ -48,17 +50,15 @@ void PrepareOnAnyCpu(const float* x, int64_t k, std::byte* prepared) {
 
 }  // namespace
 
-size_t Int8WeightBytes(int64_t k, int64_t n) {
-  return static_cast<size_t>((n + kInt8PanelColumns - 1) / kInt8PanelColumns * Groups(k)) * kGroupBytes;
-}
+size_t Int8WeightBytes(int64_t k, int64_t n) { return static_cast<size_t>(Panels(n) * Groups(k)) * kGroupBytes; }
 
 void PackInt8Weights(const float* rows, int64_t k, int64_t n, std::byte* packed) {
   // A row of weights is rounded as one of activations is; then its integers go to their panel, four at a time.
   const int64_t groups = Groups(k);
   const std::vector<float> zeros(static_cast<size_t>(k));
   std::vector<std::byte> prepared(Int8RowBytes(k));
-  const RowParts row = PartsOf(prepared.data(), k);
-  for (int64_t c = 0; c < (n + kInt8PanelColumns - 1) / kInt8PanelColumns * kInt8PanelColumns; ++c) {
+  const RowView row = ViewOf(prepared.data(), k);
+  for (int64_t c = 0; c < Panels(n) * kInt8PanelColumns; ++c) {
     PrepareOnAnyCpu(c < n ? rows + c * k : zeros.data(), k, prepared.data());
     const int64_t column = c % kInt8PanelColumns;
     std::byte* group = packed + static_cast<size_t>(c / kInt8PanelColumns * groups) * kGroupBytes;
@@ -80,7 +80,7 @@ size_t Int8RowBytes(int64_t k) {
 }
 
 void PrepareInt8RowPlain(const float* x, int64_t k, std::byte* prepared) {
-  const RowParts row = PartsOf(prepared, k);
+  const RowView row = ViewOf(prepared, k);
   auto* ints = const_cast<int8_t*>(row.ints);
   for (int64_t g = 0; g < Groups(k); ++g, x += kInt8Group, ints += kInt8Group) {
     const int64_t n = std::min(kInt8Group, k - g * kInt8Group);
@@ -100,7 +100,7 @@ void PrepareInt8RowPlain(const float* x, int64_t k, std::byte* prepared) {
 
 void Int8ProductPlain(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows, float* y) {
   for (int64_t r = 0; r < n_rows; ++r, rows += Int8RowBytes(k)) {
-    const RowParts row = PartsOf(rows, k);
+    const RowView row = ViewOf(rows, k);
     for (int64_t c = 0; c < n; ++c) {
       const int64_t column = c % kInt8PanelColumns;
       const std::byte* group = packed + static_cast<size_t>(c / kInt8PanelColumns * Groups(k)) * kGroupBytes;
@@ -213,7 +213,7 @@ LOOPSERVE_VNNI_INLINE __m512 LoadFirst(const float* x, int64_t left) {
 }
 
 LOOPSERVE_VNNI void PrepareRow(const float* x, int64_t k, std::byte* prepared) {
-  const RowParts row = PartsOf(prepared, k);
+  const RowView row = ViewOf(prepared, k);
   auto* ints = const_cast<int8_t*>(row.ints);
   auto* scales = const_cast<float*>(row.scales);
   auto* corrections = const_cast<int32_t*>(row.corrections);

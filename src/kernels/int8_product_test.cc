@@ -11,19 +11,12 @@
 #include <vector>
 
 #include "src/base/aligned_buffer.h"
+#include "src/kernels/test_random.h"
 
 namespace loopserve {
 namespace {
 
 constexpr std::pair<int64_t, int64_t> kShapes[] = {{64, 32}, {128, 64}, {576, 200}, {40, 72}, {8, 3}, {1000, 33}};
-
-std::vector<float> Random(int64_t n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(n));
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 AlignedBuffer Pack(const std::vector<float>& weights, int64_t k, int64_t n) {
   AlignedBuffer packed;
@@ -60,7 +53,7 @@ double RoundingBound(const float* x, const float* w, int64_t k) {
 
 TEST(Int8Product, PlainIsTheProductButForRounding) {
   for (const auto& [k, n] : kShapes) {
-    const std::vector<float> weights = Random(n * k, 1), x = Random(3 * k, 2);
+    const std::vector<float> weights = NormalFloats(n * k, 1), x = NormalFloats(3 * k, 2);
     const AlignedBuffer packed = Pack(weights, k, n), rows = PreparePlain(x, k, 3);
     std::vector<float> y(static_cast<size_t>(3 * n), NAN);
     Int8ProductPlain(packed.data(), k, n, rows.data(), 3, y.data());
@@ -114,7 +107,7 @@ class NativeInt8Product : public testing::Test {
 TEST_F(NativeInt8Product, RoundsRowsAsPlainDoes) {
   for (const auto& [k, n] : kShapes) {
     for (const float scale : {1.0f, 1e-30f, 1e-38f, 1e30f, 0.0f}) {
-      std::vector<float> x = Random(k, 5);
+      std::vector<float> x = NormalFloats(k, 5);
       for (float& value : x) value *= scale;
       const AlignedBuffer plain = PreparePlain(x, k, 1);
       AlignedBuffer native;
@@ -128,9 +121,9 @@ TEST_F(NativeInt8Product, RoundsRowsAsPlainDoes) {
 
 TEST_F(NativeInt8Product, EqualsPlainForEveryRemainder) {
   for (const auto& [k, n] : kShapes) {
-    const AlignedBuffer packed = Pack(Random(n * k, 6), k, n);
+    const AlignedBuffer packed = Pack(NormalFloats(n * k, 6), k, n);
     for (int64_t n_rows = 1; n_rows <= 14; ++n_rows) {
-      const AlignedBuffer rows = PreparePlain(Random(n_rows * k, 7), k, n_rows);
+      const AlignedBuffer rows = PreparePlain(NormalFloats(n_rows * k, 7), k, n_rows);
       std::vector<float> expected(static_cast<size_t>(n_rows * n)), y(expected.size() + 1, -7.0f);
       Int8ProductPlain(packed.data(), k, n, rows.data(), n_rows, expected.data());
       Int8Product(packed.data(), k, n, rows.data(), n_rows, y.data());
@@ -145,7 +138,8 @@ TEST_F(NativeInt8Product, EqualsPlainForEveryRemainder) {
 
 TEST_F(NativeInt8Product, ARowIsTheSameInAnyCompany) {
   const int64_t k = 320, n = 96, n_rows = 13;
-  const AlignedBuffer packed = Pack(Random(n * k, 8), k, n), rows = PreparePlain(Random(n_rows * k, 9), k, n_rows);
+  const AlignedBuffer packed = Pack(NormalFloats(n * k, 8), k, n),
+                      rows = PreparePlain(NormalFloats(n_rows * k, 9), k, n_rows);
   std::vector<float> together(static_cast<size_t>(n_rows * n)), alone(static_cast<size_t>(n));
   Int8Product(packed.data(), k, n, rows.data(), n_rows, together.data());
   for (int64_t r = 0; r < n_rows; ++r) {
@@ -158,7 +152,7 @@ TEST_F(NativeInt8Product, WhatIsNotFiniteGivesNaN) {
   const int64_t k = 128, n = 32;
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                           -std::numeric_limits<float>::infinity()}) {
-    std::vector<float> x = Random(k, 10), weights = Random(n * k, 11), y(static_cast<size_t>(n));
+    std::vector<float> x = NormalFloats(k, 10), weights = NormalFloats(n * k, 11), y(static_cast<size_t>(n));
     AlignedBuffer row;
     ASSERT_TRUE(row.Reserve(Int8RowBytes(k)));
     x[70] = bad;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "src/base/check.h"
+#include "src/kernels/elementwise.h"
 #include "src/kernels/int8_product.h"
 #include "src/model/gemm_int8.h"
 #include "src/model/gemm_library.h"
@@ -31,6 +33,20 @@ Result<std::unique_ptr<Gemm>> Gemm::Create(GemmMath math) {
   if (!IsAvailable(math)) return Status(StatusCode::kUnsupported, WhyNot(math));
   if (math == GemmMath::kInt8) return std::unique_ptr<Gemm>(std::make_unique<Int8Gemm>());
   return CreateLibraryGemm(math);
+}
+
+void Gemm::PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
+                       std::byte* packed) const {
+  LS_CHECK(first_column % kPackColumns == 0 && n_columns <= kPackColumns && first_column + n_columns <= n);
+  PackGroup(rows, k, n_columns,
+            packed + PackedBytes(k, kPackColumns) * static_cast<size_t>(first_column / kPackColumns));
+}
+
+void Gemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows,
+                            const float* bias, float* y, std::byte* scratch) const {
+  MultiplyRows(packed, k, n, rows, n_rows, y, scratch);
+  if (bias == nullptr) return;
+  for (int64_t r = 0; r < n_rows; ++r) AddTo(bias, n, y + r * n);
 }
 
 size_t Gemm::MultiplyScratchBytes(int64_t k, int64_t n) const {

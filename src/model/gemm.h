@@ -35,8 +35,8 @@ class Gemm {
   virtual size_t PackedBytes(int64_t k, int64_t n) const = 0;
   /// Packs n_columns <= kPackColumns consecutive columns, first_column a multiple of kPackColumns.
   /// rows: f32 [n_columns, k], one row for each column, as ggml stores weights.
-  virtual void PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
-                           std::byte* packed) const = 0;
+  void PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
+                   std::byte* packed) const;
 
   /// Bytes of one prepared row of k inputs; rows stand one behind the other.
   virtual size_t PreparedRowBytes(int64_t k) const = 0;
@@ -44,8 +44,8 @@ class Gemm {
   virtual void PrepareRow(const float* row, int64_t k, std::byte* prepared) const = 0;
   /// y[r, :] = row r * W (+ bias) of prepared rows. y: f32 [n_rows, n], contiguous (oneDNN has no fast kernel for
   /// anything else); bias: f32 [n] or null; scratch: ProductScratchBytes, 64-byte aligned, as the rows are.
-  virtual void MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows,
-                                const float* bias, float* y, std::byte* scratch) const = 0;
+  void MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows,
+                        const float* bias, float* y, std::byte* scratch) const;
   virtual size_t ProductScratchBytes(int64_t k, int64_t n) const = 0;
 
   /// The same of rows as they are: x: f32 [n_rows, k], rows x_stride floats apart; scratch: MultiplyScratchBytes.
@@ -57,6 +57,12 @@ class Gemm {
   explicit Gemm(GemmMath math) : math_(math) {}
 
  private:
+  /// PackColumns of a group that is packed as a matrix of its own, at `target`.
+  virtual void PackGroup(const float* rows, int64_t k, int64_t n_columns, std::byte* target) const = 0;
+  /// MultiplyPrepared without bias.
+  virtual void MultiplyRows(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows,
+                            float* y, std::byte* scratch) const = 0;
+
   GemmMath math_;
 };
 

@@ -10,13 +10,14 @@ class Int8Gemm : public Gemm {
   Int8Gemm() : Gemm(GemmMath::kInt8) {}
 
   size_t PackedBytes(int64_t k, int64_t n) const override;
-  void PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
-                   std::byte* packed) const override;
   size_t PreparedRowBytes(int64_t k) const override;
   void PrepareRow(const float* row, int64_t k, std::byte* prepared) const override;
-  void MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows,
-                        const float* bias, float* y, std::byte* scratch) const override;
   size_t ProductScratchBytes(int64_t, int64_t) const override { return 0; }
+
+ private:
+  void PackGroup(const float* rows, int64_t k, int64_t n_columns, std::byte* target) const override;
+  void MultiplyRows(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows, float* y,
+                    std::byte* scratch) const override;
 };
 
 }  // namespace loopserve

@@ -43,12 +43,8 @@ class OneDnnGemm : public Gemm {
   explicit OneDnnGemm(GemmMath math) : Gemm(math) { ChooseWeightLayout(); }
 
   size_t PackedBytes(int64_t k, int64_t n) const override;
-  void PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
-                   std::byte* packed) const override;
   size_t PreparedRowBytes(int64_t k) const override { return static_cast<size_t>(k) * element_bytes(); }
   void PrepareRow(const float* row, int64_t k, std::byte* prepared) const override { Round(row, k, prepared); }
-  void MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* rows, int64_t n_rows,
-                        const float* bias, float* y, std::byte* scratch) const override;
   size_t ProductScratchBytes(int64_t k, int64_t n) const override;
 
  private:
@@ -58,6 +54,10 @@ class OneDnnGemm : public Gemm {
   };
   using Key = std::tuple<int64_t, int64_t, int64_t>;  // rows, k, n
 
+  // 64 columns are contiguous in every layout used, so each group is packed as a matrix of its own.
+  void PackGroup(const float* rows, int64_t k, int64_t n_columns, std::byte* target) const override;
+  void MultiplyRows(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows, float* y,
+                    std::byte* scratch) const override;
   size_t element_bytes() const { return math() == GemmMath::kBf16 ? 2 : 4; }
   void Round(const float* source, int64_t n, std::byte* target) const;
   const Product& Find(int64_t rows, int64_t k, int64_t n) const;
@@ -104,11 +104,7 @@ size_t OneDnnGemm::PackedBytes(int64_t k, int64_t n) const {
   return memory::desc({k, RoundUp(n, kPackColumns)}, ElementType(math()), weight_tag_).get_size();
 }
 
-void OneDnnGemm::PackColumns(const float* rows, int64_t k, int64_t n, int64_t first_column, int64_t n_columns,
-                             std::byte* packed) const {
-  LS_CHECK(first_column % kPackColumns == 0 && n_columns <= kPackColumns && first_column + n_columns <= n);
-  // 64 columns are contiguous in every layout used, so each group is packed as a matrix of its own.
-  std::byte* target = packed + PackedBytes(k, kPackColumns) * static_cast<size_t>(first_column / kPackColumns);
+void OneDnnGemm::PackGroup(const float* rows, int64_t k, int64_t n_columns, std::byte* target) const {
   if (weight_tag_ == memory::format_tag::ba) {
     Round(rows, n_columns * k, target);
     return;
@@ -135,8 +131,8 @@ void OneDnnGemm::Round(const float* source, int64_t n, std::byte* target) const 
   }
 }
 
-void OneDnnGemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows,
-                                  const float* bias, float* y, std::byte* scratch) const {
+void OneDnnGemm::MultiplyRows(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows,
+                              float* y, std::byte* scratch) const {
   const OneOpenMpThread one_thread;
   const size_t row_bytes = static_cast<size_t>(k) * element_bytes();
   std::byte* const scratchpad = scratch + RoundUp(kRowStep * n * 4, 64);
@@ -168,10 +164,6 @@ void OneDnnGemm::MultiplyPrepared(const std::byte* packed, int64_t k, int64_t n,
     run(kRowStep, padded.data(), rows);
     for (int64_t r = 0; r < left; ++r) std::memcpy(y + (first + r) * n, rows + r * n, sizeof(float) * n);
     first += left;
-  }
-  if (bias == nullptr) return;
-  for (int64_t r = 0; r < n_rows; ++r) {
-    for (int64_t c = 0; c < n; ++c) y[r * n + c] += bias[c];
   }
 }
 

@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "src/base/aligned_buffer.h"
+#include "src/kernels/test_random.h"
 
 namespace loopserve {
 namespace {
@@ -22,14 +22,6 @@ class GemmTest : public testing::TestWithParam<GemmMath> {
   std::unique_ptr<Gemm> gemm_;
 };
 
-std::vector<float> Random(int64_t n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(n));
-  for (float& value : values) value = normal(random);
-  return values;
-}
-
 TEST_P(GemmTest, MatchesF64ForEveryRemainder) {
   // Terms have size 1. bf16: each operand is off by up to 2^-9, independently over sqrt(k) terms, six standard
   // deviations. f32: each of k additions rounds a running sum of size sqrt(i) by 2^-24, which adds up to 2^-24 k /
@@ -41,8 +33,8 @@ TEST_P(GemmTest, MatchesF64ForEveryRemainder) {
     return GetParam() == GemmMath::kBf16 ? 6 * std::ldexp(1.0, -8) * std::sqrt(terms) : std::ldexp(1.0, -22) * terms;
   };
   for (const auto& [k, n] : {std::pair<int64_t, int64_t>{64, 64}, {96, 200}, {576, 960}, {40, 72}}) {
-    const std::vector<float> weights = Random(n * k, 1);  // [n, k]
-    const std::vector<float> bias = Random(n, 2);
+    const std::vector<float> weights = NormalFloats(n * k, 1);  // [n, k]
+    const std::vector<float> bias = NormalFloats(n, 2);
     AlignedBuffer packed, scratch;
     ASSERT_TRUE(packed.Reserve(gemm_->PackedBytes(k, n)));
     ASSERT_TRUE(scratch.Reserve(gemm_->MultiplyScratchBytes(k, n)));
@@ -50,7 +42,7 @@ TEST_P(GemmTest, MatchesF64ForEveryRemainder) {
       gemm_->PackColumns(weights.data() + c * k, k, n, c, std::min(Gemm::kPackColumns, n - c), packed.data());
     }
     for (const int64_t rows : {1, 16, 31, 32, 33, 64, 255, 256, 257, 300}) {
-      const std::vector<float> x = Random(rows * (k + 3), 3);  // rows k + 3 floats apart
+      const std::vector<float> x = NormalFloats(rows * (k + 3), 3);  // rows k + 3 floats apart
       std::vector<float> y(static_cast<size_t>(rows * n), NAN);
       gemm_->Multiply(packed.data(), k, n, x.data(), k + 3, rows, bias.data(), y.data(), scratch.data());
       double worst = 0;
