@@ -8,7 +8,7 @@ help:
 	@echo 'make test    build and run all tests'
 	@echo 'make bench   build and compare the speed with other engines, into build/bench.json'
 	@echo 'make eval-smoke  build and run the benchmark on tiny settings, into build/eval-smoke'
-	@echo 'make lint    formatting, layers, clang-tidy'
+	@echo 'make lint    formatting, layers, links of the documents, clang-tidy'
 	@echo 'make check   the tests under the address and undefined-behaviour sanitizers'
 	@echo 'make clean   remove build/'
 

@@ -12,8 +12,8 @@
 namespace loopserve::eval {
 
 struct ReportTable {
-  std::string title;
-  std::string note;  ///< what the figures are; may be empty
+  std::string title;  ///< empty: it belongs to what stands before it
+  std::string note;   ///< what the figures are; may be empty
   std::vector<std::string> columns;
   std::vector<std::vector<std::string>> rows;  ///< the first cell names the row
 };
@@ -47,11 +47,14 @@ struct Report {
 /// Everything that the results can say: parts without any figure are left out.
 Report MakeReport(const StoredResults& results);
 
-/// GitHub-flavoured Markdown; a plot becomes the table of its points.
+/// GitHub-flavoured Markdown; a plot becomes a picture, FileNameOf(plot) beside it, and the table of its points.
 std::string ToMarkdown(const Report& report);
 /// One file that needs no other: styles and plots (SVG) inside.
 std::string ToHtml(const Report& report);
-/// An <svg> element.
+/// The file that a plot is written to: its title in small letters, words joined by hyphens, .svg.
+std::string FileNameOf(const ReportPlot& plot);
+/// An <svg> element in the colours of the page, and one for a file of its own.
 std::string ToSvg(const ReportPlot& plot);
+std::string ToSvgFile(const ReportPlot& plot);
 
 }  // namespace loopserve::eval

@@ -21,7 +21,7 @@ void AppendRow(const std::vector<std::string>& cells, std::string* text) {
 }
 
 void Append(const ReportTable& table, std::string* text) {
-  *text += "\n## " + Escape(table.title) + "\n";
+  if (!table.title.empty()) *text += "\n## " + Escape(table.title) + "\n";
   if (!table.note.empty()) *text += Escape(table.note) + "\n";
   *text += "\n";
   AppendRow(table.columns, text);
@@ -32,7 +32,8 @@ void Append(const ReportTable& table, std::string* text) {
 }
 
 void Append(const ReportPlot& plot, std::string* text) {
-  ReportTable table{plot.title, "", {"policy", plot.x_title, plot.y_title}, {}};
+  *text += "\n## " + Escape(plot.title) + "\n\n![" + Escape(plot.title) + "](" + FileNameOf(plot) + ")\n";
+  ReportTable table{"", "", {"policy", plot.x_title, plot.y_title}, {}};
   for (const PlotPoint& point : plot.points) {
     table.rows.push_back(
         {point.label, FormatFixed(point.x, 0),

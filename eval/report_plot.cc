@@ -10,7 +10,13 @@ namespace {
 
 constexpr double kWidth = 860, kHeight = 440;
 constexpr double kLeft = 60, kRight = 20, kTop = 16, kBottom = 52;
-constexpr double kLabelHeight = 14, kLetterWidth = 6.6;
+constexpr double kLabelHeight = 14, kLetterWidth = 7.2;
+
+struct Colors {
+  const char *ink, *paper, *ruler, *soft, *ours;
+};
+constexpr Colors kColorsOfPage = {"var(--ink)", "var(--paper)", "var(--line)", "var(--soft)", "var(--ours)"};
+constexpr Colors kColorsOfFile = {"#1b1f24", "#ffffff", "#d0d7de", "#57606a", "#0969da"};
 
 /// A range of values over a range of pixels.
 struct Axis {
@@ -47,20 +53,20 @@ std::string Text(double x, double y, const char* anchor, const char* color, cons
          "\">" + EscapeHtml(text) + "</text>\n";
 }
 
-std::string Grid(const ReportPlot& plot, const Axis& x, const Axis& y) {
+std::string Grid(const ReportPlot& plot, const Axis& x, const Axis& y, const Colors& colors) {
   std::string svg;
   for (double value = std::ceil(x.low / x.Step()) * x.Step(); value <= x.high; value += x.Step()) {
-    svg += Line(x.At(value), kTop, x.At(value), kHeight - kBottom, "var(--line)") +
-           Text(x.At(value), kHeight - kBottom + 18, "middle", "var(--soft)", FormatCount(std::llround(value)));
+    svg += Line(x.At(value), kTop, x.At(value), kHeight - kBottom, colors.ruler) +
+           Text(x.At(value), kHeight - kBottom + 18, "middle", colors.soft, FormatCount(std::llround(value)));
   }
   const int digits = y.Step() < 1 ? 1 : 0;
   for (double value = std::ceil(y.low / y.Step()) * y.Step(); value <= y.high; value += y.Step()) {
-    svg += Line(kLeft, y.At(value), kWidth - kRight, y.At(value), "var(--line)") +
-           Text(kLeft - 8, y.At(value) + 4, "end", "var(--soft)", FormatFixed(value, digits));
+    svg += Line(kLeft, y.At(value), kWidth - kRight, y.At(value), colors.ruler) +
+           Text(kLeft - 8, y.At(value) + 4, "end", colors.soft, FormatFixed(value, digits));
   }
-  return svg + Text((kLeft + kWidth - kRight) / 2, kHeight - 10, "middle", "var(--ink)", plot.x_title) +
+  return svg + Text((kLeft + kWidth - kRight) / 2, kHeight - 10, "middle", colors.ink, plot.x_title) +
          "<text transform=\"translate(16 " + Pixels((kTop + kHeight - kBottom) / 2) +
-         ") rotate(-90)\" text-anchor=\"middle\" fill=\"var(--ink)\">" + EscapeHtml(plot.y_title) + "</text>\n";
+         ") rotate(-90)\" text-anchor=\"middle\" fill=\"" + colors.ink + "\">" + EscapeHtml(plot.y_title) + "</text>\n";
 }
 
 struct Box {
@@ -87,27 +93,30 @@ Box PlaceLabel(double x, double y, size_t letters, const std::vector<Box>& taken
   return box;
 }
 
-}  // namespace
-
-std::string ToSvg(const ReportPlot& plot) {
-  double x_high = 0, y_low = HUGE_VAL, y_high = -HUGE_VAL;
+std::string Draw(const ReportPlot& plot, const Colors& colors) {
+  double x_low = HUGE_VAL, x_high = 0, y_low = HUGE_VAL, y_high = -HUGE_VAL;
   for (const PlotPoint& point : plot.points) {
+    x_low = std::min(x_low, point.x);
     x_high = std::max(x_high, point.x);
     y_low = std::min(y_low, point.y_low);
     y_high = std::max(y_high, point.y_high);
   }
-  const Axis x = AxisOver(0, x_high, kLeft, kWidth - kRight);
+  // From zero, unless all points would stand together at the far end.
+  const Axis x = AxisOver(x_low > x_high / 2 ? x_low : 0, x_high, kLeft, kWidth - kRight);
   const Axis y = AxisOver(y_low, y_high, kHeight - kBottom, kTop);
-  std::string svg = "<svg viewBox=\"0 0 " + FormatFixed(kWidth, 0) + " " + FormatFixed(kHeight, 0) +
-                    "\" xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-label=\"" + EscapeHtml(plot.title) +
-                    "\" font-size=\"12\" font-family=\"system-ui, sans-serif\">\n" + Grid(plot, x, y);
+  const std::string width = FormatFixed(kWidth, 0), height = FormatFixed(kHeight, 0);
+  std::string svg =
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + width + " " + height + "\" width=\"" + width +
+      "\" height=\"" + height + "\" role=\"img\" aria-label=\"" + EscapeHtml(plot.title) +
+      "\" font-size=\"12\" font-family=\"system-ui, sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"" +
+      colors.paper + "\"/>\n" + Grid(plot, x, y, colors);
   std::vector<Box> taken;
   for (const PlotPoint& point : plot.points) {
     const double px = x.At(point.x), py = y.At(point.y);
     taken.push_back({px - 6, px + 6, py - 6, py + 6});
   }
   for (const PlotPoint& point : plot.points) {
-    const char* color = point.is_ours ? "var(--ours)" : "var(--soft)";
+    const char* color = point.is_ours ? colors.ours : colors.soft;
     const double px = x.At(point.x), py = y.At(point.y);
     const Box label = PlaceLabel(px, py, point.label.size(), taken);
     taken.push_back(label);
@@ -117,5 +126,24 @@ std::string ToSvg(const ReportPlot& plot) {
   }
   return svg + "</svg>\n";
 }
+
+}  // namespace
+
+std::string FileNameOf(const ReportPlot& plot) {
+  std::string name;
+  for (const char c : plot.title) {
+    const char lower = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    if ((lower >= 'a' && lower <= 'z') || (lower >= '0' && lower <= '9')) {
+      name += lower;
+    } else if (c == ' ' && !name.empty()) {
+      name += '-';
+    }
+  }
+  return name + ".svg";
+}
+
+std::string ToSvg(const ReportPlot& plot) { return Draw(plot, kColorsOfPage); }
+
+std::string ToSvgFile(const ReportPlot& plot) { return Draw(plot, kColorsOfFile); }
 
 }  // namespace loopserve::eval

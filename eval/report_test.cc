@@ -165,10 +165,16 @@ TEST(ReportForms, NothingPlayedGivesAReportThatSaysSo) {
   EXPECT_THAT(ToHtml(report), HasSubstr("</html>"));
 }
 
+TEST(FileNameOf, IsTheTitleInSmallLetters) {
+  EXPECT_EQ(FileNameOf({"Score against attention's time, 2", "x", "y", {}}), "score-against-attentions-time-2.svg");
+}
+
 TEST(ToSvg, KeepsItsPointsInsideAndSurvivesOddValues) {
   ReportPlot plot{"t", "x", "y", {{"one", 10, 5, 4, 6, true}, {"same place", 10, 5, 4, 6, false}}};
   EXPECT_THAT(ToSvg(plot), HasSubstr("same place"));
   EXPECT_THAT(ToSvg(plot), Not(HasSubstr("nan")));
+  EXPECT_THAT(ToSvg(plot), HasSubstr("var(--ours)"));
+  EXPECT_THAT(ToSvgFile(plot), Not(HasSubstr("var(")));
   plot.points = {{"flat", 0, 0, 0, 0, false}};
   EXPECT_THAT(ToSvg(plot), Not(HasSubstr("nan")));
 }

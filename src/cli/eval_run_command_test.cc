@@ -29,6 +29,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::StartsWith;
 
 constexpr char kSparse[] = "paper:alpha=0.7,rows=16,budget=64";
 
@@ -256,7 +257,14 @@ TEST_F(EvalRunCommandTest, ReportsWhatWasStored) {
   ASSERT_EQ(Run("r").exit_code, 0);
   const ProgramOutcome outcome = RunProgram({"eval", "report", Path("r"), "--out", Path("reports/new")});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-  EXPECT_EQ(outcome.out, Path("reports/new/report.html") + "\n" + Path("reports/new/report.md") + "\n");
+  std::string paths;
+  for (const char* name : {"report.html", "report.md", "score-against-time.svg", "score-against-attentions-time.svg",
+                           "score-against-kv-read.svg"}) {
+    paths += Path(std::string("reports/new/") + name) + "\n";
+  }
+  EXPECT_EQ(outcome.out, paths);
+  EXPECT_THAT(Slurp("reports/new/report.md"), HasSubstr("![Score against KV read](score-against-kv-read.svg)"));
+  EXPECT_THAT(Slurp("reports/new/score-against-kv-read.svg"), StartsWith("<svg "));
   const std::string markdown = Slurp("reports/new/report.md");
   EXPECT_THAT(markdown, HasSubstr("Is loopserve at least as good?"));
   EXPECT_THAT(markdown, HasSubstr("Scores, question at the begin"));

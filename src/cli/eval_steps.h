@@ -50,7 +50,7 @@ void AddEvalRunOptions(CLI::App& command, EvalRunOptions* options);
 /// stored, kCancelled where it was interrupted and what was finished is.
 Status RunDialogueFile(const EvalRunOptions& options);
 
-/// Writes report.html and report.md and prints where they are. report_dir: empty: dir.
+/// Writes report.html, report.md and its plots and prints where they are. report_dir: empty: dir.
 Status WriteReport(const std::string& dir, const std::string& report_dir);
 
 }  // namespace loopserve
