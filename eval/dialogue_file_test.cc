@@ -15,6 +15,12 @@ Result<std::vector<WrittenDialogue>> Read(const std::string& text) {
   return ReadDialogues(in, "d.jsonl");
 }
 
+std::string ManyMembers(int n) {
+  std::string text;
+  for (int i = 0; i < n; ++i) text += ",\"k" + std::to_string(i) + "\":1";
+  return text;
+}
+
 TEST(DialogueFileTest, ReadsAllFieldsAndSkipsBlankLines) {
   const auto dialogues = Read(
       "\n{\"id\":\"a\",\"system\":\"s\",\"turns\":[{\"user\":\"q\",\"reference\":[\"x\",\"y\"]},{\"user\":\"r\"}]}\r\n"
@@ -52,7 +58,10 @@ TEST(DialogueFileTest, ErrorsNameTheLineAndTheField) {
       {"{\"turns\":[{\"user\":\"caf\xE9\"}]}", "not valid UTF-8 at byte 23"},
       {std::string("\0\x01\x02", 3), "not valid JSON"},
       {R"({"id":"first","turns":[{"user":"a"}]})", "\"first\" was given before"},
-      {std::string(1000000, '['), "not valid JSON"},
+      {std::string(1000000, '['), "nested deeper than 100 levels"},
+      {"{\"x\":" + std::string(100000, '[') + std::string(100000, ']') + ",\"y\":1,\"z\":1}",
+       "nested deeper than 100 levels"},
+      {"{\"a\":1" + ManyMembers(100000) + "}", "more than 1000 members"},
   };
   for (const auto& c : cases) {
     const auto dialogues = Read("{\"id\":\"first\",\"turns\":[{\"user\":\"a\"}]}\n\n" + c.line + "\n");

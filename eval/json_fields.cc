@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "src/base/errno_status.h"
+#include "src/base/json_nesting.h"
 #include "src/base/utf8.h"
 
 namespace loopserve::eval {
@@ -20,9 +21,15 @@ Result<std::ifstream> OpenTextFile(const std::string& path) {
   return in;
 }
 
-Result<Json> ParseObject(const std::string& line) {
+Result<Json> ParseObject(const std::string& line, size_t max_members) {
+  constexpr int kMaxDepth = 100;
   if (const size_t position = FindInvalidUtf8(line); position != std::string::npos) {
     return Bad("not valid UTF-8 at byte " + std::to_string(position + 1));
+  }
+  const JsonShape shape = ShapeOfJson(line);
+  if (shape.depth > kMaxDepth) return Bad("nested deeper than " + std::to_string(kMaxDepth) + " levels");
+  if (shape.max_members > max_members) {
+    return Bad("an object with more than " + std::to_string(max_members) + " members");
   }
   Json value = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (value.is_discarded()) return Bad("not valid JSON");

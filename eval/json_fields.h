@@ -26,8 +26,11 @@ bool IsBlank(std::string_view text);
 /// Opens a file for reading. kNotFound, kIoError (a folder, no permission).
 Result<std::ifstream> OpenTextFile(const std::string& path);
 
-/// One line: an object in valid UTF-8.
-Result<Json> ParseObject(const std::string& line);
+/// Members of an object, at most: looking for one takes time in proportion.
+inline constexpr size_t kMaxMembers = 1000;
+
+/// One line: an object in valid UTF-8, not nested so deep that copying it would run out of stack.
+Result<Json> ParseObject(const std::string& line, size_t max_members = kMaxMembers);
 
 /// Fields that are not `allowed` are errors: a misspelt one would be lost silently.
 Status CheckFields(const Json& object, const std::string& where, const std::set<std::string>& allowed);

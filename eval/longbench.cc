@@ -131,7 +131,10 @@ Status ReadItemFile(const std::filesystem::path& path, const DatasetSpec& datase
 
 Status ReadItems(std::istream& in, const std::string& name, const DatasetSpec& dataset, ItemFiles* result) {
   const size_t items_before = result->items.size();
-  const std::string file_name = std::filesystem::path(name).filename().string();
+  // NAME.jsonl and data/NAME.jsonl may both be there.
+  const std::filesystem::path path = name;
+  const bool in_data = path.parent_path().filename() == "data";
+  const std::string file_name = (in_data ? "data/" : "") + path.filename().string();
   std::string line;
   for (int64_t number = 1; std::getline(in, line); ++number) {
     if (IsBlank(line)) continue;

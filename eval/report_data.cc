@@ -105,6 +105,7 @@ std::optional<double> AttentionTime(const PlayedTurn& turn) {
 
 std::string Interval(const Estimate& estimate, double factor, int digits) {
   if (estimate.n_values == 0) return kNone;
+  if (!estimate.has_interval()) return FormatFixed(factor * estimate.mean, digits);
   return FormatFixed(factor * estimate.mean, digits) + " [" + FormatFixed(factor * estimate.low, digits) + ", " +
          FormatFixed(factor * estimate.high, digits) + "]";
 }

@@ -69,7 +69,7 @@ std::optional<double> WritingAttention(const PlayedTurn& turn);
 std::optional<double> TurnTime(const PlayedTurn& turn);
 std::optional<double> AttentionTime(const PlayedTurn& turn);
 
-// Figures as text; "-" without a value.
+// Figures as text; "-" without a value, and no interval where all values are of the same texts.
 std::string Interval(const Estimate& estimate, double factor, int digits);
 std::string Plain(const Estimate& estimate, double factor, int digits);
 /// In points, "+1.2 [-0.3, 2.9]".

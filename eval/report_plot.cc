@@ -57,7 +57,8 @@ std::string Grid(const ReportPlot& plot, const Axis& x, const Axis& y, const Col
   std::string svg;
   for (double value = std::ceil(x.low / x.Step()) * x.Step(); value <= x.high; value += x.Step()) {
     svg += Line(x.At(value), kTop, x.At(value), kHeight - kBottom, colors.ruler) +
-           Text(x.At(value), kHeight - kBottom + 18, "middle", colors.soft, FormatCount(std::llround(value)));
+           Text(x.At(value), kHeight - kBottom + 18, "middle", colors.soft,
+                x.Step() < 1 ? FormatFixed(value, 1) : FormatCount(std::llround(value)));
   }
   const int digits = y.Step() < 1 ? 1 : 0;
   for (double value = std::ceil(y.low / y.Step()) * y.Step(); value <= y.high; value += y.Step()) {

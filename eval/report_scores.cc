@@ -27,7 +27,7 @@ std::string AnswersOf(const ReportData& data, const ReportData::Filter& filter) 
 void AddScoresAt(const ReportData& data, const std::string& position, Report* report) {
   ReportTable table{"Scores, question at the " + position,
                     "Mean score times 100 by dataset, and of all answers with its 95 % interval (dialogues drawn "
-                    "anew, " +
+                    "anew, those on the same texts together, " +
                         FormatCount(kResamples) +
                         " times). The last row says how many answers of each policy stand behind a mean.",
                     {"policy"},
@@ -35,7 +35,7 @@ void AddScoresAt(const ReportData& data, const std::string& position, Report* re
   const ReportData::Filter at = Where(&PlayedTurn::position, position);
   const ReportData::NamedFilters datasets = data.FieldFilters(&PlayedTurn::dataset);
   for (const auto& [name, filter] : datasets) table.columns.push_back(name);
-  table.columns.insert(table.columns.end(), {"all", "answers", "dialogues"});
+  table.columns.insert(table.columns.end(), {"all", "answers", "sets of texts"});
   for (const std::string& policy : data.policies()) {
     std::vector<std::string> row = {policy};
     for (const auto& [name, filter] : datasets) {
@@ -55,7 +55,7 @@ void AddBy(const ReportData& data, const std::string& title, const ReportData::N
   if (filters.empty()) return;
   ReportTable table{title, "Mean score times 100 with its 95 % interval.", {"policy"}, {}};
   for (const auto& [name, filter] : filters) table.columns.push_back(name);
-  table.columns.insert(table.columns.end(), {"all", "answers", "dialogues"});
+  table.columns.insert(table.columns.end(), {"all", "answers", "sets of texts"});
   for (const std::string& policy : data.policies()) {
     std::vector<std::string> row = {policy};
     for (const auto& [name, filter] : filters) row.push_back(Interval(data.MeanOf(policy, filter, ScoreOf), 100, 1));

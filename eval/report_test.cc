@@ -47,8 +47,8 @@ TEST(MakeReport, HasScoresByPositionDatasetAndTurn) {
   const Report report = MakeReport(results);
   const ReportTable* end = FindTable(report, "Scores, question at the end");
   ASSERT_NE(end, nullptr);
-  EXPECT_EQ(end->columns, (std::vector<std::string>{"policy", "hotpotqa", "all", "answers", "dialogues"}));
-  EXPECT_EQ(end->rows[0], (std::vector<std::string>{"dense", "75.0", "75.0 [75.0, 75.0]", "2", "1"}));
+  EXPECT_EQ(end->columns, (std::vector<std::string>{"policy", "hotpotqa", "all", "answers", "sets of texts"}));
+  EXPECT_EQ(end->rows[0], (std::vector<std::string>{"dense", "75.0", "75.0", "2", "1"}));
   EXPECT_EQ(end->rows.back(), (std::vector<std::string>{"answers", "2", "2", "", ""}));
   const ReportTable* turns = FindTable(report, "Scores by turn");
   ASSERT_NE(turns, nullptr);
@@ -57,7 +57,7 @@ TEST(MakeReport, HasScoresByPositionDatasetAndTurn) {
   EXPECT_EQ(turns->rows[0][3], "62.5 [50.0, 75.0]");
   const ReportTable* run = FindTable(report, "The run");
   ASSERT_NE(run, nullptr);
-  EXPECT_EQ(run->rows.back(), (std::vector<std::string>{"plays that failed and are left out", "1"}));
+  EXPECT_EQ(run->rows.back(), (std::vector<std::string>{"dialogues that failed", "dense 1"}));
 }
 
 TEST(MakeReport, ComparesAnswerByAnswer) {
@@ -69,8 +69,9 @@ TEST(MakeReport, ComparesAnswerByAnswer) {
   // Positions stand in the order of a text.
   EXPECT_EQ(differences->columns, (std::vector<std::string>{"policy", "begin", "end", "all", "answers"}));
   EXPECT_EQ(differences->rows[0][0], "loopserve");
-  EXPECT_EQ(differences->rows[0][1], "-25.0 [-25.0, -25.0]");
-  EXPECT_EQ(differences->rows[0][2], "+0.0 [0.0, 0.0]");
+  EXPECT_EQ(differences->rows[0][1], "-25.0");  // of one set of texts: no interval
+  EXPECT_EQ(differences->rows[0][2], "+0.0");
+  EXPECT_EQ(differences->rows[0][3], "-12.5 [-25.0, 0.0]");
   EXPECT_EQ(differences->rows[0][4], "4");
   const ReportTable* speed = FindTable(report, "Speed and memory");
   ASSERT_NE(speed, nullptr);
@@ -78,13 +79,55 @@ TEST(MakeReport, ComparesAnswerByAnswer) {
   EXPECT_EQ(speed->rows[0][2], "1.00 [1.00, 1.00]");
 }
 
-TEST(MakeReport, SaysHowManyAnswersWherePoliciesDiffer) {
+TEST(MakeReport, ComparesOnlyDialoguesThatAllPoliciesFinished) {
   StoredResults results = Played();
   results.played.push_back(TestPlayed("d", "dense", "end", {1, 1, 1}));
   const Report report = MakeReport(results);
   const ReportTable* end = FindTable(report, "Scores, question at the end");
   ASSERT_NE(end, nullptr);
-  EXPECT_EQ(end->rows.back()[1], "2 to 5");
+  EXPECT_EQ(end->rows.back()[1], "2");
+  EXPECT_EQ(end->rows[0][2], "75.0");
+  const ReportTable* run = FindTable(report, "The run");
+  ASSERT_NE(run, nullptr);
+  EXPECT_THAT(run->rows, testing::Contains(std::vector<std::string>{"dialogues", "2"}));
+  EXPECT_THAT(run->rows, testing::Contains(std::vector<std::string>{
+                             "dialogues left out, as not every policy has finished them", "1"}));
+}
+
+TEST(MakeReport, SaysHowManyAnswersWherePoliciesShareNoDialogue) {
+  StoredResults results;
+  results.played = {TestPlayed("a", "dense", "end", {1, 1, 1}), TestPlayed("b", "loopserve", "end", {1})};
+  const Report report = MakeReport(results);
+  const ReportTable* end = FindTable(report, "Scores, question at the end");
+  ASSERT_NE(end, nullptr);
+  EXPECT_EQ(end->rows.back()[1], "1 to 3");
+}
+
+TEST(MakeReport, DrawsDialoguesOnTheSameTextsTogether) {
+  StoredResults results;
+  // Of each set of texts three dialogues of the same difficulty: they say no more than one of them.
+  for (const auto& [texts, score] : {std::pair("a", 0.0), {"b", 1.0}}) {
+    for (const char* position : {"begin", "middle", "end"}) {
+      results.played.push_back(TestPlayed(std::string(texts) + "-" + position, "dense", position, {score}));
+    }
+  }
+  const Report report = MakeReport(results);
+  const ReportTable* turns = FindTable(report, "Scores by turn");
+  ASSERT_NE(turns, nullptr);
+  EXPECT_EQ(turns->rows[0], (std::vector<std::string>{"dense", "50.0 [0.0, 100.0]", "50.0 [0.0, 100.0]", "6", "2"}));
+}
+
+TEST(MakeReport, TimesOfDifferentThreadsAreNotCompared) {
+  StoredResults results = Played();
+  for (PlayedDialogue& one : results.played) one.threads = one.policy == "snapkv" ? 4 : 2;
+  const Report report = MakeReport(results);
+  const ReportTable* speed = FindTable(report, "Speed and memory");
+  ASSERT_NE(speed, nullptr);
+  EXPECT_EQ(speed->rows[1][2], "2.00 [2.00, 2.00]");
+  EXPECT_EQ(speed->rows[2][2], "-");
+  const ReportTable* run = FindTable(report, "The run");
+  ASSERT_NE(run, nullptr);
+  EXPECT_THAT(run->rows, testing::Contains(std::vector<std::string>{"threads", "2 or 4"}));
 }
 
 TEST(MakeReport, ShowsCostBesideScoreAndEveryPair) {
@@ -121,25 +164,45 @@ TEST(MakeReport, ShowsCostBesideScoreAndEveryPair) {
   EXPECT_EQ(pair("KV read / held while writing")->rows[2][1], "4.00");
   const ReportList* verdicts = FindList(report);
   ASSERT_NE(verdicts, nullptr);
-  EXPECT_THAT(verdicts->items[0], HasSubstr("0.26 of its attention's time, KV read 0.250 against 1.000"));
+  EXPECT_THAT(verdicts->items[1], HasSubstr("0.26 of its attention's time, KV read 0.250 against 1.000"));
   int plots = 0;
   for (const ReportPart& part : report.parts) plots += std::holds_alternative<ReportPlot>(part) ? 1 : 0;
   EXPECT_EQ(plots, 3);
 }
 
-TEST(MakeReport, SaysWhereWeAreWorse) {
+TEST(MakeReport, SaysWhereWeAreWorseAndWhereFewDialoguesLeaveItOpen) {
   const StoredResults results = Played();
   const Report report = MakeReport(results);
   const ReportList* verdicts = FindList(report);
   ASSERT_NE(verdicts, nullptr);
-  ASSERT_EQ(verdicts->items.size(), 4u);
-  EXPECT_EQ(verdicts->items[0],
-            "NO, against dense, question at the begin: -25.0 [-25.0, -25.0] points (one point below full attention is "
-            "allowed), in 0.50 of its time; 2 answers of 1 dialogues.");
-  EXPECT_THAT(verdicts->items[1], HasSubstr("Yes, against dense, question at the end: +0.0"));
-  EXPECT_THAT(verdicts->items[2], HasSubstr("NO, against snapkv, question at the begin: -25.0"));
-  EXPECT_THAT(verdicts->items[3], HasSubstr("Yes, against snapkv, question at the end: +25.0"));
-  EXPECT_THAT(verdicts->items[3], HasSubstr("in 1.00 of its time"));
+  ASSERT_EQ(verdicts->items.size(), 5u);
+  EXPECT_THAT(verdicts->items[0], HasSubstr("On average"));
+  EXPECT_EQ(verdicts->items[1],
+            "NOT on average, against dense, question at the begin: -25.0 points (one point below full attention is "
+            "allowed), in 0.50 of its time; 2 answers on 1 sets of texts.");
+  EXPECT_THAT(verdicts->items[2], HasSubstr("Yes on average, against dense, question at the end: +0.0"));
+  EXPECT_THAT(verdicts->items[3], HasSubstr("NOT on average, against snapkv, question at the begin: -25.0"));
+  EXPECT_THAT(verdicts->items[4], HasSubstr("Yes on average, against snapkv, question at the end: +25.0"));
+  EXPECT_THAT(verdicts->items[4], HasSubstr("in 1.00 of its time"));
+}
+
+TEST(MakeReport, JudgesByTheInterval) {
+  const auto verdict = [](const std::vector<double>& ours, const std::vector<double>& others) {
+    StoredResults results;
+    for (size_t i = 0; i < ours.size(); ++i) {
+      results.played.push_back(TestPlayed(std::to_string(i), "snapkv", "end", {others[i]}));
+      results.played.push_back(TestPlayed(std::to_string(i), "loopserve:alpha=0.9", "end", {ours[i]}));
+    }
+    const Report report = MakeReport(results);
+    return FindList(report)->items[1];
+  };
+  EXPECT_THAT(verdict({1, 1, 1}, {0.5, 0.75, 1}), HasSubstr("Yes, against"));
+  EXPECT_THAT(verdict({0, 0, 0}, {0.5, 0.75, 1}), HasSubstr("NO, against"));
+  EXPECT_THAT(verdict({1, 0, 1}, {0.5, 0.75, 0}), HasSubstr("Yes on average, against"));
+  EXPECT_THAT(verdict({0, 1, 0}, {0.5, 0.75, 1}), HasSubstr("NOT on average, against"));
+  // Sums of these differ in the last bit, the scores do not.
+  EXPECT_THAT(verdict({0.3, 0.1, 0.1}, {0.3, 0.1, 0.1}), HasSubstr("Yes, against"));
+  EXPECT_THAT(verdict({0.3, 0.1, 0.1}, {0.1, 0.2, 0.2}), HasSubstr("Yes on average, against"));
 }
 
 TEST(ReportForms, EscapeWhatFilesSay) {

@@ -5,13 +5,33 @@
 
 namespace loopserve::eval {
 
+namespace {
+
+/// What dialogues on the same texts have in common: the id without the position that all their questions have, as
+/// `eval build` names them ("qasper-same-1-begin").
+std::string TextsOf(const PlayedDialogue& played) {
+  if (played.turns.empty()) return played.dialogue;
+  const std::string& position = played.turns.front().position;
+  const bool is_of_all = !position.empty() && std::ranges::all_of(played.turns, [&](const PlayedTurn& turn) {
+    return turn.position == position;
+  });
+  if (!is_of_all || !played.dialogue.ends_with("-" + position)) return played.dialogue;
+  return played.dialogue.substr(0, played.dialogue.size() - position.size() - 1);
+}
+
+}  // namespace
+
 ResultIndex::ResultIndex(std::span<const PlayedDialogue> played) {
+  std::map<std::string, size_t> clusters;
+  std::set<std::string> known;
   for (const PlayedDialogue& one : played) {
-    if (!one.error.empty()) ++n_failed_;
     if (std::ranges::find(policies_, one.policy) == policies_.end()) policies_.push_back(one.policy);
-    if (std::ranges::find(dialogues_, one.dialogue) == dialogues_.end()) dialogues_.push_back(one.dialogue);
     by_policy_[{one.policy, one.dialogue}] = &one;
+    if (!one.error.empty() || !known.insert(one.dialogue).second) continue;
+    dialogues_.push_back(one.dialogue);
+    cluster_of_.push_back(clusters.emplace(TextsOf(one), clusters.size()).first->second);
   }
+  n_clusters_ = clusters.size();
 }
 
 const PlayedDialogue* ResultIndex::Find(const std::string& policy, const std::string& dialogue) const {
@@ -47,45 +67,49 @@ void ResultIndex::ForSharedTurns(const std::string& policy, const std::string& o
     for (size_t i = 0; i < n; ++i) {
       if (!filter(a->turns[i])) continue;
       const std::optional<double> x = figure(a->turns[i]), y = figure(b->turns[i]);
-      if (x && y) body(d, *x, *y);
+      if (x && y) body(cluster_of_[d], *a, *b, *x, *y);
     }
   }
 }
 
 std::vector<Cluster> ResultIndex::Clusters(const std::string& policy, const Filter& filter,
                                            const Figure& figure) const {
-  std::vector<Cluster> clusters(dialogues_.size());
-  ForSharedTurns(policy, policy, filter, figure, [&](size_t dialogue, double value, double) {
-    clusters[dialogue].sum += value;
-    ++clusters[dialogue].n;
+  std::vector<Cluster> clusters(n_clusters_);
+  ForSharedTurns(policy, policy, filter, figure, [&](size_t cluster, const auto&, const auto&, double value, double) {
+    clusters[cluster].sum += value;
+    ++clusters[cluster].n;
   });
   return clusters;
 }
 
 std::vector<std::vector<double>> ResultIndex::ValuesOf(const std::string& policy, const Filter& filter,
                                                        const Figure& figure) const {
-  std::vector<std::vector<double>> values(dialogues_.size());
-  ForSharedTurns(policy, policy, filter, figure,
-                 [&](size_t dialogue, double value, double) { values[dialogue].push_back(value); });
+  std::vector<std::vector<double>> values(n_clusters_);
+  ForSharedTurns(policy, policy, filter, figure, [&](size_t cluster, const auto&, const auto&, double value, double) {
+    values[cluster].push_back(value);
+  });
   return values;
 }
 
 std::vector<std::vector<double>> ResultIndex::Quotients(const std::string& policy, const std::string& other,
                                                         const Filter& filter, const Figure& figure) const {
-  std::vector<std::vector<double>> quotients(dialogues_.size());
-  ForSharedTurns(policy, other, filter, figure, [&](size_t dialogue, double above, double below) {
-    if (above > 0 && below > 0) quotients[dialogue].push_back(above / below);
-  });
+  std::vector<std::vector<double>> quotients(n_clusters_);
+  ForSharedTurns(
+      policy, other, filter, figure,
+      [&](size_t cluster, const PlayedDialogue& own, const PlayedDialogue& others, double above, double below) {
+        if (own.threads == others.threads && above > 0 && below > 0) quotients[cluster].push_back(above / below);
+      });
   return quotients;
 }
 
 Estimate ResultIndex::Difference(const std::string& policy, const std::string& other, const Filter& filter,
                                  const Figure& figure) const {
-  std::vector<Cluster> differences(dialogues_.size());
-  ForSharedTurns(policy, other, filter, figure, [&](size_t dialogue, double own, double others) {
-    differences[dialogue].sum += own - others;
-    ++differences[dialogue].n;
-  });
+  std::vector<Cluster> differences(n_clusters_);
+  ForSharedTurns(policy, other, filter, figure,
+                 [&](size_t cluster, const auto&, const auto&, double own, double others) {
+                   differences[cluster].sum += own - others;
+                   ++differences[cluster].n;
+                 });
   return EstimateMean(differences);
 }
 

@@ -29,6 +29,8 @@ Result<UniqueFd> LockFolder(const std::string& dir) {
   return fd;
 }
 
+bool IsNote(const std::string& key) { return key == kModelNote || key == kProgramNote; }
+
 /// All rows of two texts.
 Result<RunInputs> Pairs(SqlStatement& select) {
   RunInputs pairs;
@@ -121,13 +123,20 @@ Status ResultStore::Note(const std::string& key, const std::string& value) {
 
 Status ResultStore::CheckInputs(const RunInputs& inputs) {
   LS_ASSIGN_OR_RETURN(const RunInputs stored, Inputs());
-  const std::map<std::string, std::string> before(stored.begin(), stored.end());
+  constexpr char kUnknown[] = "not known";
+  std::map<std::string, std::pair<std::string, std::string>> values;  // before, now
+  for (const auto& [key, value] : stored) {
+    if (!IsNote(key)) values[key] = {value, kUnknown};
+  }
   for (const auto& [key, value] : inputs) {
-    const auto found = before.find(key);
-    if (found != before.end() && found->second == value) continue;
+    auto& [before, now] = values.emplace(key, std::pair(kUnknown, kUnknown)).first->second;
+    now = value;
+  }
+  for (const auto& [key, value] : values) {
+    const auto& [before, now] = value;
+    if (before == now) continue;
     return Status(StatusCode::kInvalidArgument, dir_ + " holds the results of another run: its " + key + " was " +
-                                                    (found != before.end() ? found->second : "not known") +
-                                                    " and is now " + value + "; give another --out");
+                                                    before + " and is now " + now + "; give another --out");
   }
   return Status::Ok();
 }
@@ -156,8 +165,11 @@ Status ResultStore::Add(const PlayedDialogue& played) {
   return InTransaction([&] { return AddInTransaction(played); });
 }
 
-Status ResultStore::Define(const std::string& kind, const RunInputs& values) {
-  return InTransaction([&] { return AddDefinitions(kind, values); });
+Status ResultStore::Define(const RunInputs& policies, const RunInputs& dialogues) {
+  return InTransaction([&]() -> Status {
+    LS_RETURN_IF_ERROR(AddDefinitions("policy", policies));
+    return AddDefinitions("dialogue", dialogues);
+  });
 }
 
 Status ResultStore::AddDefinitions(const std::string& kind, const RunInputs& values) {

@@ -51,10 +51,9 @@ class ResultStore {
   /// Adds what other results of the same run have finished and this one has not: their definitions and dialogues. All
   /// or nothing; returns how many plays joined. kInvalidArgument where they are of another run.
   Result<int64_t> Merge(const StoredResults& others);
-  /// What a name stands for stays the same from start to start: a dialogue's text, a policy's settings. New names may
-  /// join. kind: "dialogue" or "policy"; values: by name. kInvalidArgument names the one that has changed; then nothing
-  /// is added.
-  Status Define(const std::string& kind, const RunInputs& values);
+  /// What a name stands for stays the same from start to start: a policy's settings, a dialogue's hash. New names may
+  /// join. kInvalidArgument names the one that has changed; then nothing is added.
+  Status Define(const RunInputs& policies, const RunInputs& dialogues);
   Result<RunInputs> Definitions(const std::string& kind);
   /// With what was noted.
   Result<RunInputs> Inputs();

@@ -12,6 +12,10 @@ namespace loopserve::eval {
 namespace {
 
 constexpr char kKind[] = "loopserve eval";
+/// Dialogues that the first line names, at most.
+constexpr size_t kMaxNames = 50'000;
+/// Bytes, milliseconds: sums of more would not be finite for long.
+constexpr double kLargestFigure = 1e18;
 
 bool IsLeftOut(const TurnField& field) { return field.member == TurnField::Member(&PlayedTurn::references); }
 
@@ -52,7 +56,12 @@ Status SetField(const Json& value, const TurnField& field, PlayedTurn* turn) {
     if (!value.is_number() || !std::isfinite(value.get<double>())) {
       return Bad("the field \"" + name + "\" must be a number or null");
     }
+    if (std::abs(value.get<double>()) > kLargestFigure)
+      return Bad("the field \"" + name + "\" is no figure that can be");
     turn->** number = value.get<double>();
+    if (field.member == TurnField::Member(&PlayedTurn::score) && !(*turn->score >= 0 && *turn->score <= 1)) {
+      return Bad("the field \"" + name + "\" must be from 0 to 1");
+    }
   }
   return Status::Ok();
 }
@@ -75,7 +84,7 @@ class Parser {
 
  private:
   Status TakeHead(const std::string& line) {
-    LS_ASSIGN_OR_RETURN(const Json head, ParseObject(line));
+    LS_ASSIGN_OR_RETURN(const Json head, ParseObject(line, kMaxNames));
     LS_RETURN_IF_ERROR(CheckFields(head, "", {"kind", "schema", "run", "policies", "dialogues", "fields"}));
     LS_ASSIGN_OR_RETURN(const std::string kind, TakeText(head, "kind"));
     if (kind != kKind) return Bad("this is no file of results: its kind is \"" + kind + "\"");

@@ -103,6 +103,9 @@ TEST(ResultsTextTest, HostileLinesAreNamed) {
       {with(1, "[[1,\"hotpotqa\"", "[[1,7"), "line 2: the field \"dataset\" must be a text"},
       {with(1, "12.346", "\"x\""), "line 2: the field \"ttft_ms\" must be a number or null"},
       {with(1, "12.346", "1e999"), "line 2: "},
+      {with(1, "12.346", "-1e300"), "line 2: the field \"ttft_ms\" is no figure that can be"},
+      {with(1, "12.346", "{\"a\":" + std::string(200, '[') + std::string(200, ']') + "}"), "line 2: nested deeper"},
+      {with(3, "0.0,", "1.5,"), "line 4: the field \"score\" must be from 0 to 1"},
       {good.substr(0, good.size() - 5), "line 4: not valid JSON"},
       {with(3, "\"turns\":[", "\"turns\":[[1e400],"), "line 4: "},
       {with(3, "\"id\"", "\"ID\""), "line 4: unknown field \"ID\""},
@@ -130,7 +133,7 @@ TEST(MergeTest, JoinsWhatIsMissingAndRefusesAnotherRun) {
   auto store = ResultStore::OpenRun(temp.path().string(), {{"model_sha256", "ab"}, {"context", "0"}});
   ASSERT_TRUE(store.ok());
   PlayedDialogue own = TestPlayed("a", "dense", "end", {0.125});
-  ASSERT_TRUE(store->Define("policy", {{"dense", ""}}).ok());
+  ASSERT_TRUE(store->Define({{"dense", ""}}, {}).ok());
   ASSERT_TRUE(store->Add(own).ok());
   ASSERT_TRUE(store->Add({.dialogue = "b", .policy = "dense", .threads = 1, .error = "failed"}).ok());
   const auto joined = store->Merge(results);

@@ -26,17 +26,17 @@ class Dice {
   uint64_t state_ = 1;
 };
 
-/// Sets the interval to what `of` gives for sets of dialogues (indices) that are drawn anew.
+/// Sets the interval to what `of` gives for sets of clusters (indices) that are drawn anew.
 template <class Statistic>
-void Bootstrap(size_t n_dialogues, int resamples, const Statistic& of, Estimate* estimate) {
+void Bootstrap(size_t n_clusters, int resamples, const Statistic& of, Estimate* estimate) {
   estimate->low = estimate->high = estimate->mean;
-  estimate->n_clusters = static_cast<int64_t>(n_dialogues);
-  if (n_dialogues < 2 || resamples < 1) return;
+  estimate->n_clusters = static_cast<int64_t>(n_clusters);
+  if (n_clusters < 2 || resamples < 1) return;
   std::vector<double> values;
-  std::vector<size_t> drawn(n_dialogues);
+  std::vector<size_t> drawn(n_clusters);
   Dice dice;
   for (int i = 0; i < resamples; ++i) {
-    for (size_t& dialogue : drawn) dialogue = dice.Throw(n_dialogues);
+    for (size_t& cluster : drawn) cluster = dice.Throw(n_clusters);
     values.push_back(of(drawn));
   }
   std::ranges::sort(values);
@@ -64,9 +64,9 @@ std::vector<size_t> EachOnce(size_t n) {
 Estimate EstimateMean(std::span<const Cluster> clusters, int resamples) {
   std::vector<Cluster> filled;
   std::ranges::copy_if(clusters, std::back_inserter(filled), [](const Cluster& cluster) { return cluster.n > 0; });
-  const auto mean = [&](std::span<const size_t> dialogues) {
+  const auto mean = [&](std::span<const size_t> drawn) {
     Cluster total;
-    for (const size_t i : dialogues) {
+    for (const size_t i : drawn) {
       total.sum += filled[i].sum;
       total.n += filled[i].n;
     }
@@ -79,9 +79,9 @@ Estimate EstimateMean(std::span<const Cluster> clusters, int resamples) {
   return estimate;
 }
 
-Estimate EstimateMedian(std::span<const std::vector<double>> dialogues, int resamples) {
+Estimate EstimateMedian(std::span<const std::vector<double>> clusters, int resamples) {
   std::vector<std::span<const double>> filled;
-  for (const std::vector<double>& values : dialogues) {
+  for (const std::vector<double>& values : clusters) {
     if (!values.empty()) filled.emplace_back(values);
   }
   std::vector<double> all;

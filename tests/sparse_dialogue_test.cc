@@ -117,7 +117,7 @@ TEST_P(SparseDialogueTest, NearlyEverythingIsNearlyDense) {
   const std::vector<Token> tokens = Tokens(1500);
   Session dense = Open("dense");
   MustSync(dense, tokens);
-  for (const char* spec : {"loopserve:alpha=0.999999999,min_keys=0", "paper:alpha=0.9999999,rows=1500",
+  for (const char* spec : {"loopserve:alpha=0.999999999,min_keys=0", "paper:alpha=0.9999999,rows=1400",
                            "minference:columns=1500,slashes=1400", "flexprefill:gamma=0.9999999,tau=0",
                            "xattention:threshold=0.9999999,stride=16", "xattention:threshold=0.9999999,block=64",
                            "a_shape:local=1371,reference=0", "tri_shape:last=3,local=1365,reference=0"}) {

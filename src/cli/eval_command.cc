@@ -31,13 +31,17 @@ Status RunEval(const EvalCommand& command) {
     build.samples = std::max(1, command.samples);
     run.samples = 0;
     LS_RETURN_IF_ERROR(CreateDirs(run.out_dir));
-    run.dialogues_path = (std::filesystem::path(run.out_dir) / kDialoguesName).string();
+    // Beside those of an earlier start, which stay if this one is refused.
+    run.keep_dialogues_as = (std::filesystem::path(run.out_dir) / kDialoguesName).string();
+    run.dialogues_path = run.keep_dialogues_as + ".new";
     build.out_path = run.dialogues_path;
     bool written = false;
     built = BuildDialogueFile(build, &written);
     if (!written) return built;
   }
   const Status ran = RunDialogueFile(run);
+  std::error_code ignored;
+  if (!run.keep_dialogues_as.empty()) std::filesystem::remove(run.dialogues_path, ignored);
   // A run that failed in parts, or was interrupted, has results too; one that was refused says why, and that is all.
   const bool has_results = ran.ok() || ran.code() == StatusCode::kIoError || ran.code() == StatusCode::kCancelled;
   const Status reported = has_results ? WriteReport(run.out_dir, "") : Status::Ok();

@@ -96,6 +96,12 @@ TEST_F(EvalCommandTest, GoesFromDataToReportAndRepeatsNothing) {
   EXPECT_EQ(ReadTestFile(Path("r/dialogues.jsonl")), dialogues) << "the same by the same seed";
   EXPECT_EQ(eval::Dump(Results("r"), true), results) << "with the times of the first start";
   EXPECT_THAT(Eval("r", {"--samples", "2"}).out, HasSubstr("24 of 24 done, 12 of them before"));
+  // What is refused leaves the dialogues as they are.
+  const std::string two_each = ReadTestFile(Path("r/dialogues.jsonl"));
+  const ProgramOutcome refused = Eval("r", {"--tokens", "300"});
+  EXPECT_EQ(refused.exit_code, 2) << refused.err;
+  EXPECT_EQ(ReadTestFile(Path("r/dialogues.jsonl")), two_each);
+  EXPECT_FALSE(std::filesystem::exists(Path("r/dialogues.jsonl.new")));
   // A file of dialogues instead of data plays the same.
   const ProgramOutcome file = RunProgram({"eval", "-m", Path("m.gguf"), "--dialogues", Path("r/dialogues.jsonl"),
                                           "--samples", "1", "--max-answer-tokens", "3", "--threads", "1", "--policies",

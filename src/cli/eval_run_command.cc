@@ -61,6 +61,15 @@ Result<eval::RunInputs> InputsOf(const EvalRunOptions& command) {
                          {"fidelity", command.fidelity ? "yes" : "no"}};
 }
 
+/// The folder has taken the dialogues: their file may replace that of the start before.
+Status KeepDialogues(const EvalRunOptions& command) {
+  if (command.keep_dialogues_as.empty()) return Status::Ok();
+  std::error_code error;
+  std::filesystem::rename(command.dialogues_path, command.keep_dialogues_as, error);
+  if (error) return Status(StatusCode::kIoError, "cannot write " + command.keep_dialogues_as + ": " + error.message());
+  return Status::Ok();
+}
+
 void ShowProgress(const eval::RunProgress& progress, StatusLine* status_line) {
   std::string text = "eval " + FormatCount(progress.done) + " of " + FormatCount(progress.total);
   if (progress.left_ms) text += ", " + FormatMilliseconds(*progress.left_ms) + " left";
@@ -106,8 +115,8 @@ Status RunDialogueFile(const EvalRunOptions& command) {
   for (const auto& [spec, settings] : policies) plan.policies.push_back(spec);
   LS_ASSIGN_OR_RETURN(const eval::RunInputs inputs, InputsOf(command));
   LS_ASSIGN_OR_RETURN(eval::ResultStore store, eval::ResultStore::OpenRun(command.out_dir, inputs));
-  LS_RETURN_IF_ERROR(store.Define("policy", policies));
-  LS_RETURN_IF_ERROR(store.Define("dialogue", HashesOf(plan.dialogues)));
+  LS_RETURN_IF_ERROR(store.Define(policies, HashesOf(plan.dialogues)));
+  LS_RETURN_IF_ERROR(KeepDialogues(command));
   LS_RETURN_IF_ERROR(CheckJsonPath(ResultsJsonPath(command.out_dir)));
   LS_ASSIGN_OR_RETURN(const std::shared_ptr<Engine> engine, OpenEngine(command.model));
   LS_RETURN_IF_ERROR(store.Note(eval::kModelNote, engine->model().description));
@@ -128,7 +137,8 @@ Status RunDialogueFile(const EvalRunOptions& command) {
   const Status summarized = Summarize(command, store, outcome);
   LS_RETURN_IF_ERROR(outcome.status);
   LS_RETURN_IF_ERROR(summarized);
-  return VerdictOf(outcome, command.dialogues_path, file.left_out);
+  const std::string& kept = command.keep_dialogues_as;
+  return VerdictOf(outcome, kept.empty() ? command.dialogues_path : kept, file.left_out);
 }
 
 void AddEvalRunOptions(CLI::App& command, EvalRunOptions* options) {

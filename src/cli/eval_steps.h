@@ -37,6 +37,7 @@ Status BuildDialogueFile(const EvalBuildOptions& options, bool* written);
 struct EvalRunOptions {
   ModelOptions model;
   std::string dialogues_path;
+  std::string keep_dialogues_as;  ///< where that file moves once the folder has taken its dialogues; empty: nowhere
   std::string policies = "dense,loopserve";
   std::string out_dir;
   bool fidelity = false;

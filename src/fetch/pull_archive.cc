@@ -41,6 +41,9 @@ Status Unpack(const ArchivePull& request, const fs::path& archive, const fs::pat
   std::vector<ZipMember> members;
   for (const std::string& member : request.members) {
     members.push_back({member, folder / member});
+    // Half of them new and half old would look like all of them.
+    std::error_code ignored;
+    if (request.force) fs::remove(members.back().target, ignored);
     LS_RETURN_IF_ERROR(CreateDirs(members.back().target.parent_path()));
   }
   return ExtractZipMembers(archive, members, request.zip_limits, request.cancel, [&](int64_t bytes) {

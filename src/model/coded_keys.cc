@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "src/base/memory_status.h"
 #include "src/kernels/attention.h"
 #include "src/selection/decode/codebook.h"
 
@@ -172,7 +173,7 @@ Result<bool> CodedKeys::Extend(const KvCache& cache, const RecentQueries& querie
   n_kv_heads_ = params.n_kv_heads;
   const int64_t before = n_keys_;
   std::atomic<bool> is_finite = true;
-  Status status = MakeWritable(params, cache.budget(), end_group);
+  Status status = OrOutOfMemory("the codes of keys", [&] { return MakeWritable(params, cache.budget(), end_group); });
   if (status.ok())
     status = threads.ForItems(int64_t{params.n_layers} * n_kv_heads_, [&](int64_t item, int) {
       const int layer = static_cast<int>(item / n_kv_heads_);

@@ -27,8 +27,8 @@ struct HeadWorkingSet {
 
 /// The working sets of an answer on its way; empty between answers.
 struct WorkingSets {
-  int64_t n_steps = 0;                ///< decode steps since the answer began
-  int64_t n_renewed = 0;              ///< layers that chose anew for the newest of them
+  int64_t n_tokens_before = 0;        ///< the context when the answer began
+  int64_t n_renewed = 0;              ///< layers that chose anew for the newest step
   std::vector<HeadWorkingSet> heads;  ///< [n_layers][n_kv_heads]; empty: steps read everything
   KvCharge charge;                    ///< of all rows
 

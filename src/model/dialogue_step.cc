@@ -35,6 +35,7 @@ Status DialogueStep::Begin(Dialogue& dialogue, int64_t n_rows, int64_t first_row
     LS_RETURN_IF_ERROR(sparsity.BeginStep(dialogue, &keys_, &preparing_ms_));
   }
   n_choices_ = dialogue.working_sets.n_renewed;
+  keys_read_ = WorkingSetKeeper::KeysReadToChoose(dialogue);
   LS_RETURN_IF_ERROR(dialogue.kept.Prepare(dialogue.cache, n_rows));  // the nodes add rows, and cannot fail
   for (int layer = 0; layer < model_.params().n_layers; ++layer) {
     reads_[static_cast<size_t>(layer)] = sparsity.Of(dialogue, layer, keys_.by_token());

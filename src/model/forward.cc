@@ -5,6 +5,7 @@
 #include <string>
 
 #include "src/base/check.h"
+#include "src/base/memory_status.h"
 #include "src/model/decode_graph.h"
 #include "src/model/evictor.h"
 #include "src/model/prefill.h"
@@ -24,6 +25,8 @@ GemmMath MathOf(LinearPath path) {
   if (path == LinearPath::kInt8) return GemmMath::kInt8;
   return path == LinearPath::kBf16 ? GemmMath::kBf16 : GemmMath::kF32;
 }
+
+constexpr char kStep[] = "a step of an answer";
 
 }  // namespace
 
@@ -82,21 +85,25 @@ Status Forward::BeginStep(Dialogue& dialogue, ForwardStats* stats) {
 
 Status Forward::RunFew(Dialogue& dialogue, std::span<const Token> tokens, const LogitsCallback& on_logits,
                        std::vector<float>* last_logits, ForwardStats* stats) {
+  Status status = OrOutOfMemory(kStep, [&] { return TryFew(dialogue, tokens, on_logits, last_logits, stats); });
+  if (!status.ok()) dialogue.kept.ForgetRows(dialogue.cache.n_tokens());
+  return status;
+}
+
+Status Forward::TryFew(Dialogue& dialogue, std::span<const Token> tokens, const LogitsCallback& on_logits,
+                       std::vector<float>* last_logits, ForwardStats* stats) {
   LS_RETURN_IF_ERROR(BeginStep(dialogue, stats));
   DecodeGraph::Part part{&dialogue, tokens, stats};
   decode_->Run({&part, 1}, static_cast<bool>(on_logits));
-  const int64_t first_position = dialogue.cache.n_tokens();
-  if (!part.status.ok()) {
-    dialogue.kept.Truncate(first_position, first_position);  // it may have been extended
-    return part.status;
-  }
+  LS_RETURN_IF_ERROR(part.status);
   const auto n = static_cast<int64_t>(tokens.size());
-  dialogue.cache.CommitTokens(n);
   const size_t n_vocab = part.logits.size() / (on_logits ? tokens.size() : 1);
+  last_logits->assign(part.logits.end() - static_cast<int64_t>(n_vocab), part.logits.end());
+  const int64_t first_position = dialogue.cache.n_tokens();
+  dialogue.cache.CommitTokens(n);
   for (int64_t r = 0; on_logits && r < n; ++r) {
     on_logits(first_position + r, part.logits.subspan(static_cast<size_t>(r) * n_vocab, n_vocab));
   }
-  last_logits->assign(part.logits.end() - static_cast<int64_t>(n_vocab), part.logits.end());
   return Status::Ok();
 }
 
@@ -108,6 +115,14 @@ void Forward::RunSteps(std::span<Step> steps) {
     }
     return;
   }
+  const Status status = OrOutOfMemory(kStep, [&] { return TryShared(steps); });
+  for (Step& step : steps) {
+    if (!status.ok()) step.status = status;
+    if (!step.status.ok()) step.dialogue->kept.ForgetRows(step.dialogue->cache.n_tokens());
+  }
+}
+
+Status Forward::TryShared(std::span<Step> steps) {
   std::array<DecodeGraph::Part, kMaxSteps> parts;
   std::array<Step*, kMaxSteps> taking_part;
   size_t n = 0;
@@ -118,38 +133,40 @@ void Forward::RunSteps(std::span<Step> steps) {
     taking_part[n++] = &step;
   }
   decode_->Run({parts.data(), n});
+  // Nothing is committed before all have their logits: what may fail comes first.
   for (size_t i = 0; i < n; ++i) {
-    Dialogue& dialogue = *parts[i].dialogue;
     taking_part[i]->status = parts[i].status;
-    if (parts[i].status.ok()) {
-      dialogue.cache.CommitTokens(1);
-      taking_part[i]->logits->assign(parts[i].logits.begin(), parts[i].logits.end());
-    } else {
-      dialogue.kept.Truncate(dialogue.cache.n_tokens(), dialogue.cache.n_tokens());
-    }
+    if (parts[i].status.ok()) taking_part[i]->logits->assign(parts[i].logits.begin(), parts[i].logits.end());
   }
+  for (size_t i = 0; i < n; ++i) {
+    if (parts[i].status.ok()) parts[i].dialogue->cache.CommitTokens(1);
+  }
+  return Status::Ok();
 }
 
 Status Forward::RunPrefill(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
                            const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats) {
-  KvCache& cache = dialogue.cache;
-  const auto n = static_cast<int64_t>(tokens.size());
-  const int64_t before = cache.n_tokens();
-  for (int64_t first = 0; first < n; first += Prefill::kPassRows) {
-    const int64_t rows = std::min(Prefill::kPassRows, n - first);
-    Status status = PrefillOf(n_reading_ - 1)
-                        .Run(dialogue, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)), control,
-                             on_logits, static_cast<double>(first) / static_cast<double>(n),
-                             static_cast<double>(rows) / static_cast<double>(n), last_logits, stats);
-    if (!status.ok()) {
-      dialogue.Truncate(before);
-      return status;
-    }
-    cache.CommitTokens(rows);
-  }
-  Status status = EndPrefill(dialogue, n, &stats->attention.selection_ms);
+  const int64_t before = dialogue.cache.n_tokens();
+  ForwardStats nobodys;
+  Status status = OrOutOfMemory("reading a prompt", [&] {
+    return TryPrefill(dialogue, tokens, control, on_logits, last_logits, stats != nullptr ? stats : &nobodys);
+  });
   if (!status.ok()) dialogue.Truncate(before);
   return status;
+}
+
+Status Forward::TryPrefill(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
+                           const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats) {
+  const auto n = static_cast<int64_t>(tokens.size());
+  for (int64_t first = 0; first < n; first += Prefill::kPassRows) {
+    const int64_t rows = std::min(Prefill::kPassRows, n - first);
+    LS_RETURN_IF_ERROR(PrefillOf(n_reading_ - 1)
+                           .Run(dialogue, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
+                                control, on_logits, static_cast<double>(first) / static_cast<double>(n),
+                                static_cast<double>(rows) / static_cast<double>(n), last_logits, stats));
+    dialogue.cache.CommitTokens(rows);
+  }
+  return EndPrefill(dialogue, n, &stats->attention.selection_ms);
 }
 
 Status Forward::EndPrefill(Dialogue& dialogue, int64_t n_rows, double* selection_ms) {
@@ -157,15 +174,21 @@ Status Forward::EndPrefill(Dialogue& dialogue, int64_t n_rows, double* selection
 }
 
 Status Forward::EndPrompt(Dialogue& dialogue, int64_t n_new, ForwardStats* stats) {
-  return evictor_->EndPrompt(dialogue, n_new, &stats->attention.selection_ms);
+  return OrOutOfMemory("choosing what is kept",
+                       [&] { return evictor_->EndPrompt(dialogue, n_new, &stats->attention.selection_ms); });
 }
 
 Status Forward::FinishAnswer(Dialogue& dialogue, ForwardStats* stats) {
-  return evictor_->EndAnswer(dialogue, &stats->attention.selection_ms);
+  return OrOutOfMemory("choosing what is kept",
+                       [&] { return evictor_->EndAnswer(dialogue, &stats->attention.selection_ms); });
 }
 
 Status Forward::BeginAnswer(Dialogue& dialogue, bool measure, ForwardStats* stats) {
-  return decode_->sparsity().Begin(dialogue, measure, &stats->attention.selection_ms);
+  LS_RETURN_IF_ERROR(OrOutOfMemory("choosing keys for an answer", [&] {
+    return decode_->sparsity().Begin(dialogue, measure, &stats->attention.selection_ms);
+  }));
+  stats->decode_keys_read += WorkingSetKeeper::KeysReadToChoose(dialogue);
+  return Status::Ok();
 }
 
 void Forward::EndAnswer(Dialogue& dialogue) { dialogue.EndAnswer(); }

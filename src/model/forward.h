@@ -24,7 +24,7 @@ struct ForwardOptions {
 struct ForwardStats {
   double linear_ms = 0;  ///< everything but attention and selection
   PrefillFigures attention;
-  double decode_keys_read = 0;  ///< by steps of one token, over layers and KV heads; computed over held
+  double decode_keys_read = 0;  ///< by steps of one token and to choose for them, over layers and KV heads; over held
   double decode_keys_held = 0;
   int64_t decode_choices = 0;  ///< layers that chose their keys, over the same steps
 };
@@ -88,8 +88,14 @@ class Forward {
   Forward(const Model& model, ComputeThreads& threads);
   Prefill& PrefillOf(size_t depth);
   Status BeginStep(Dialogue& dialogue, ForwardStats* stats);
+  // What Try... does may throw std::bad_alloc, or leave things half done where it fails: Run... puts that right.
   Status RunFew(Dialogue& dialogue, std::span<const Token> tokens, const LogitsCallback& on_logits,
                 std::vector<float>* last_logits, ForwardStats* stats);
+  Status TryFew(Dialogue& dialogue, std::span<const Token> tokens, const LogitsCallback& on_logits,
+                std::vector<float>* last_logits, ForwardStats* stats);
+  Status TryShared(std::span<Step> steps);
+  Status TryPrefill(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
+                    const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats);
   Status RunPrefill(Dialogue& dialogue, std::span<const Token> tokens, const RunControl& control,
                     const LogitsCallback& on_logits, std::vector<float>* last_logits, ForwardStats* stats);
 

@@ -143,14 +143,21 @@ void KeptKeys::Truncate(int64_t n_tokens, int64_t n_same) {
     if (choices_.back().n_tokens == n_same) remembered_ = std::move(choices_.back());
     is_other = true;
   }
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    const auto layer = static_cast<int>(i / static_cast<size_t>(layout_.n_kv_heads));
-    const auto head = static_cast<int>(i % static_cast<size_t>(layout_.n_kv_heads));
-    rows_[i].n = is_other || !active() ? 0 : std::min(rows_[i].n, Count(layer, head, n_tokens));
+  if (is_other) {
+    for (Rows& rows : rows_) rows.n = 0;
   }
+  ForgetRows(n_tokens);
   if (observers_) observers_->Truncate(n_tokens);
   if (awaited_answer > n_tokens) awaited_answer = -1;
   RestoreColumnSums();
+}
+
+void KeptKeys::ForgetRows(int64_t n_tokens) {
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const auto layer = static_cast<int>(i / static_cast<size_t>(layout_.n_kv_heads));
+    const auto head = static_cast<int>(i % static_cast<size_t>(layout_.n_kv_heads));
+    rows_[i].n = active() ? std::min(rows_[i].n, Count(layer, head, n_tokens)) : 0;
+  }
 }
 
 bool KeptKeys::Resume(int64_t n_tokens) {

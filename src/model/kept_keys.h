@@ -63,6 +63,8 @@ class KeptKeys {
   /// Forgets positions from n_tokens on, and choices that knew any of them. n_same: tokens that will stand there again
   /// as they were, should the dialogue be computed up to there: a choice of exactly these is remembered.
   void Truncate(int64_t n_tokens, int64_t n_same);
+  /// A step failed: forgets copies from position n_tokens on, and nothing else.
+  void ForgetRows(int64_t n_tokens);
   /// Takes the remembered choice into force if it is one of n_tokens. It is forgotten otherwise.
   bool Resume(int64_t n_tokens);
   /// The query of `position` that the last choice was made by, or null.

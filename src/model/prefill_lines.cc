@@ -9,12 +9,18 @@
 namespace loopserve {
 namespace {
 
-/// LoopServe's Algorithm 1, by rows sampled from the whole turn.
+/// The rows of the whole turn that decide for a head, ascending.
+std::vector<int64_t> SampleRows(const PrefillLayer& layer, int head) {
+  const int64_t n_rows = layer.problem.n_rows;
+  std::vector<int64_t> rows(static_cast<size_t>(std::min<int64_t>(layer.settings->sample_rows, n_rows)));
+  SampleStrata({layer.settings->seed, layer.index, head, 0}, 0, n_rows, static_cast<int>(rows.size()), rows.data());
+  return rows;
+}
+
+/// LoopServe's Algorithm 1.
 LineChoice ChooseBySample(const PrefillLayer& layer, int head, PrefillThread& state) {
   const AttentionProblem& problem = layer.problem;
-  std::vector<int64_t> rows(static_cast<size_t>(std::min<int64_t>(layer.settings->sample_rows, problem.n_rows)));
-  SampleStrata({layer.settings->seed, layer.index, head, 0}, 0, problem.n_rows, static_cast<int>(rows.size()),
-               rows.data());
+  std::vector<int64_t> rows = SampleRows(layer, head);
   const int64_t stride = layer.WeightsOfRows(head, rows, state);
   for (int64_t& row : rows) row += problem.first_position;
   return ChooseLines({problem.first_position, layer.n_keys(), {rows, state.weights.data(), stride}},
@@ -37,8 +43,12 @@ void RunLineBlock(const PrefillLayer& layer, int head, int64_t block_index, cons
   const RowBlock block = layer.Block(head, block_index);
   AttendLines(problem, layer.math, layer.packed_of(head), block, lines, state.scratch.data());
   if (!layer.measure) return;
+  const std::vector<int64_t> sampled = SampleRows(layer, head);
+  const auto first = std::ranges::lower_bound(sampled, block.first_row);
+  const auto last = std::lower_bound(first, sampled.end(), block.first_row + block.n_rows);
+  if (last - first == block.n_rows) return;
   const int64_t row =
-      HeldOutRow({layer.settings->seed, layer.index, head, block_index}, block.first_row, block.n_rows, {});
+      HeldOutRow({layer.settings->seed, layer.index, head, block_index}, block.first_row, block.n_rows, {first, last});
   const int64_t position = problem.first_position + row;
   MeasureRow(
       layer, head, row, [&](const float* weights) { return lines.Coverage(weights, position); }, state);

@@ -14,7 +14,7 @@ void AttendShapeBlock(const PrefillLayer& layer, const AttentionShape& shape, co
   for (int64_t position = first; position < first + block.n_rows; ++position) {
     state.computed_pairs += static_cast<double>(shape.Pairs(position));
   }
-  if (!layer.measure) return;
+  if (!layer.measure || is_dense) return;  // rows that attend everything would say nothing of the others
   const auto held = [&](const float* weights, int64_t position) {
     float share = 0;
     for (int64_t key = 0; key < shape.SinkEnd(position); ++key) share += weights[key];

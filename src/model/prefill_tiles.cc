@@ -63,8 +63,11 @@ void RunTileBlock(const PrefillLayer& layer, const TileSummaries& summaries, int
 }  // namespace
 
 Status PrefillTiles(const PrefillLayer& layer) {
-  Summaries summaries;
-  for (const KvHeadView& view : layer.views) summaries.push_back(std::make_unique<TileSummaries>(view, layer.math));
+  Summaries summaries(layer.views.size());
+  LS_RETURN_IF_ERROR(layer.ForItems(std::ssize(summaries), [&](int64_t head, PrefillThread&) {
+    const auto i = static_cast<size_t>(head);
+    summaries[i] = std::make_unique<TileSummaries>(layer.views[i], layer.math);
+  }));
   LS_RETURN_IF_ERROR(
       ForRanges(layer, summaries, [](TileSummaries& s, int64_t first, int64_t last) { s.Summarize(first, last); }));
   LS_RETURN_IF_ERROR(

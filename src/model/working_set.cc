@@ -40,6 +40,11 @@ WorkingSetKeeper::WorkingSetKeeper(const Model& model, ComputeThreads& threads)
 
 WorkingSetKeeper::~WorkingSetKeeper() = default;
 
+double WorkingSetKeeper::KeysReadToChoose(const Dialogue& dialogue) {
+  const auto n_heads = static_cast<double>(dialogue.working_sets.n_renewed * dialogue.cache.layout().n_kv_heads);
+  return 0.5 * n_heads * static_cast<double>(dialogue.cache.n_tokens());
+}
+
 bool WorkingSetKeeper::IsSparse(const Dialogue& dialogue, int layer) const {
   return dialogue.working_sets.active() && model_.params().window(layer) == 0;
 }
@@ -55,11 +60,13 @@ Status WorkingSetKeeper::BeginSparse(Dialogue& dialogue) {
   const DecodeSettings& settings = dialogue.policy.decode();
   const HyperParams& p = model_.params();
   try {
+    dialogue.working_sets.n_tokens_before = dialogue.cache.n_tokens();
     dialogue.working_sets.heads.resize(static_cast<size_t>(p.n_layers) * static_cast<size_t>(p.n_kv_heads));
     std::vector<Task> tasks;
     for (int layer = 0; layer < p.n_layers; ++layer) {
       for (int head = 0; IsSparse(dialogue, layer) && head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
     }
+    dialogue.working_sets.n_renewed = std::ssize(tasks) / p.n_kv_heads;
     const int64_t capacity = settings.budget + settings.interval + 1;
     const size_t head_bytes = 2 * static_cast<size_t>(capacity) * dialogue.cache.layout().row_bytes();
     if (!dialogue.working_sets.charge.Resize(dialogue.cache.budget(), tasks.size() * head_bytes))
@@ -86,12 +93,13 @@ Status WorkingSetKeeper::Renew(Dialogue& dialogue, double* selection_ms) {
   if (!sets.active()) return Status::Ok();
   const HyperParams& p = model_.params();
   const int interval = dialogue.policy.decode().interval;
-  ++sets.n_steps;
+  // By the tokens that are there, not by calls: a step that failed and is made again finds the same layers' turn.
+  const int64_t step = dialogue.cache.n_tokens() - sets.n_tokens_before + 1;
   std::vector<Task> tasks;
   for (int layer = 0; layer < p.n_layers; ++layer) {
     // Layer l has its turn at steps that leave the same rest as l * interval / n_layers.
     const int turn = static_cast<int>(int64_t{layer} * interval / p.n_layers);
-    if (!IsSparse(dialogue, layer) || sets.n_steps % interval != turn) continue;
+    if (!IsSparse(dialogue, layer) || step % interval != turn) continue;
     for (int head = 0; head < p.n_kv_heads; ++head) tasks.push_back({layer, head});
   }
   sets.n_renewed = std::ssize(tasks) / p.n_kv_heads;

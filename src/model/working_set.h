@@ -28,6 +28,8 @@ class WorkingSetKeeper {
   Status Begin(Dialogue& dialogue);
   /// Before a step: chooses anew for the layers whose turn it is.
   Status Renew(Dialogue& dialogue, double* selection_ms);
+  /// What the newest choice read, in keys (with values) of a KV head, over layers and heads: all keys, no values.
+  static double KeysReadToChoose(const Dialogue& dialogue);
   /// Whether steps of this layer read working sets.
   bool IsSparse(const Dialogue& dialogue, int layer) const;
   /// Adds the newest stored row, at `position`, of all heads of a layer.
