@@ -124,9 +124,14 @@ void RegisterServeCommand(CLI::App& app, CommandContext& context) {
   AddModelOptions(*sub, &command->model);
   AddPolicyOption(*sub, &command->model);
   AddServerOptions(*sub, command.get());
-  AddSamplingOptions(*sub, &command->server.defaults.sampling);
+  SamplingParams& sampling = command->server.defaults.sampling;
+  AddSamplingOptions(*sub, &sampling);
+  CLI::Option* seed = sub->get_option("--seed")->default_str("random");
   sub->footer("Sampling options are the defaults of requests that do not say. Routes and fields: docs/server.md.");
-  sub->callback([command, &context] { context.action = [command] { return RunServe(*command); }; });
+  sub->callback([command, &sampling, seed, &context] {
+    if (seed->count() > 0) command->server.defaults.seed = sampling.seed;
+    context.action = [command] { return RunServe(*command); };
+  });
 }
 
 }  // namespace loopserve

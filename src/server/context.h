@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "loopserve/engine.h"
@@ -14,7 +15,8 @@ namespace loopserve::server {
 
 struct GenerationDefaults {
   Policy policy;
-  SamplingParams sampling;
+  SamplingParams sampling;       ///< but for the seed
+  std::optional<uint64_t> seed;  ///< of requests that have none; else each gets a random one
 };
 
 struct Context {

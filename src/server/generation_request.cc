@@ -47,7 +47,7 @@ uint64_t RandomSeed() {
   return generator();
 }
 
-Status ParseSampling(const Fields& fields, SamplingParams* sampling) {
+Status ParseSampling(const Fields& fields, std::optional<uint64_t> default_seed, SamplingParams* sampling) {
   LS_RETURN_IF_ERROR(TakeFloat(fields, "temperature", &sampling->temperature));
   LS_RETURN_IF_ERROR(TakeFloat(fields, "top_p", &sampling->top_p));
   LS_RETURN_IF_ERROR(TakeFloat(fields, "min_p", &sampling->min_p));
@@ -61,7 +61,11 @@ Status ParseSampling(const Fields& fields, SamplingParams* sampling) {
   LS_ASSIGN_OR_RETURN(const std::optional<bool> ignore_eos, fields.Bool("ignore_eos"));
   if (ignore_eos) sampling->ignore_end_of_text = *ignore_eos;
   LS_ASSIGN_OR_RETURN(const std::optional<int64_t> seed, fields.Int("seed", INT64_MIN, INT64_MAX));
-  sampling->seed = seed && *seed != -1 ? static_cast<uint64_t>(*seed) : RandomSeed();
+  if (seed && *seed != -1) {
+    sampling->seed = static_cast<uint64_t>(*seed);
+  } else {
+    sampling->seed = !seed && default_seed ? *default_seed : RandomSeed();
+  }
   LS_RETURN_IF_ERROR(ParseStop(fields, &sampling->stop));
   return sampling->Validate();
 }
@@ -129,7 +133,7 @@ Result<GenerationRequest> ParseGeneration(const Context& context, const HttpRequ
   LS_ASSIGN_OR_RETURN(const std::optional<std::string> model, fields.Text("model", kMaxNameBytes));
   request.model = model.value_or(context.model_id);
   LS_RETURN_IF_ERROR(ParseStream(fields, &request));
-  LS_RETURN_IF_ERROR(ParseSampling(fields, &spec.sampling));
+  LS_RETURN_IF_ERROR(ParseSampling(fields, context.defaults.seed, &spec.sampling));
   LS_RETURN_IF_ERROR(ParsePolicy(fields, &spec.policy));
   LS_RETURN_IF_ERROR(ParseSessionName(http, fields, &spec.name));
   LS_ASSIGN_OR_RETURN(const std::optional<int64_t> n, fields.Int("n", 1, kMaxAnswers));

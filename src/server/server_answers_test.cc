@@ -84,6 +84,23 @@ TEST_F(ServerTest, Completions) {
   EXPECT_EQ(streamed, reply["choices"][0]["text"]);
 }
 
+TEST_F(ServerTest, TheServersSeedIsThatOfRequestsWithoutOne) {
+  ServerOptions options = Options();
+  options.defaults.seed = 7;
+  Serve(options);
+  JsonIn body = {{"prompt", "one text"}, {"max_tokens", 12}, {"ignore_eos", true}, {"temperature", 1}};
+  const auto text_of = [&](const char* salt) {
+    body["cache_salt"] = salt;
+    return Post("/v1/completions", body).second["choices"][0]["text"].get<std::string>();
+  };
+  const std::string unsaid = text_of("a");
+  EXPECT_EQ(text_of("b"), unsaid);
+  body["seed"] = 7;
+  EXPECT_EQ(text_of("c"), unsaid);
+  body["seed"] = -1;  // as llama.cpp's server has it: random
+  EXPECT_NE(text_of("d"), unsaid);
+}
+
 TEST_F(ServerTest, SeedsAndStopsMeanTheSameInOneRequestAndInSeveral) {
   Serve();
   JsonIn body = ChatBody({{"user", TestWords(40, 1)}});
