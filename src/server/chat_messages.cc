@@ -92,7 +92,7 @@ Result<std::vector<ChatMessage>> ParseMessages(const JsonIn& body) {
       return Status(StatusCode::kInvalidArgument, where + ".content is missing");
     }
     ChatMessage message;
-    message.role = std::move(*role);
+    message.role = *role == "developer" ? "system" : std::move(*role);  // templates know no other name for it
     LS_ASSIGN_OR_RETURN(message.tool_calls, ParseToolCalls(fields));
     if (!message.tool_calls.empty() && message.role != "assistant") {
       return Status(StatusCode::kInvalidArgument, fields.NameOf("tool_calls") + " are the assistant's alone");

@@ -92,11 +92,16 @@ class RuleCheck {
       }
     }
   }
-  Status CheckRepeats(const GrammarWriter::Sequence& sequence) const {
+  Status CheckRepeats(const GrammarWriter::Sequence& sequence) {
     for (const GrammarWriter::Item& item : sequence) {
       if (item.min > GrammarWriter::kMaxRepeats || item.max > GrammarWriter::kMaxRepeats) {
         return Status(StatusCode::kUnsupported,
                       "more than " + std::to_string(GrammarWriter::kMaxRepeats) + " repetitions cannot be enforced");
+      }
+      n_repeats_ += static_cast<size_t>(std::max({item.min, item.max, 1})) - 1;
+      if (n_repeats_ > GrammarWriter::kMaxAllRepeats) {
+        return Status(StatusCode::kUnsupported, "more than " + std::to_string(GrammarWriter::kMaxAllRepeats) +
+                                                    " repetitions altogether cannot be enforced");
       }
       const bool repeats = item.max == GrammarWriter::kNoLimit || item.max > 1;
       if (repeats && item.rule >= 0 && may_be_empty_[static_cast<size_t>(item.rule)]) {
@@ -137,6 +142,7 @@ class RuleCheck {
   const std::vector<std::vector<GrammarWriter::Sequence>>& rules_;
   std::vector<bool> may_be_empty_;
   std::vector<Facts> facts_;
+  size_t n_repeats_ = 0;
 };
 
 }  // namespace

@@ -18,6 +18,7 @@ class GrammarWriter {
  public:
   static constexpr int kNoLimit = -1;
   static constexpr int kMaxRepeats = 2000;
+  static constexpr size_t kMaxAllRepeats = 20'000;  ///< the grammar engine makes a rule of each
   static constexpr size_t kMaxRules = 10'000;
   static constexpr size_t kMaxBytes = 1 << 18;
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <map>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -106,8 +107,9 @@ void HttpServer::Stop() {
 Status HttpServer::Start(std::vector<Route> routes) {
   httplib::Server& server = state_->server;
   server.new_task_queue = [this] {
-    return new httplib::ThreadPool(std::min<size_t>(8, options_.threads), options_.threads,
-                                   options_.max_waiting_connections);
+    // All from the start: a pool that grows looks at who is idle, which in a burst are those that have just been given
+    // a connection, and then leaves connections waiting beside threads that it could have.
+    return new httplib::ThreadPool(options_.threads, options_.threads, options_.max_waiting_connections);
   };
   server.set_payload_max_length(options_.max_body_bytes);
   server.set_read_timeout(options_.read_timeout_s);
@@ -119,10 +121,26 @@ Status HttpServer::Start(std::vector<Route> routes) {
   for (const Route& route : routes) {
     if (route.error != nullptr) own_errors[route.path] = route.error;
   }
-  server.set_error_handler([own_errors](const httplib::Request& request, httplib::Response& response) {
-    const auto own = own_errors.find(request.path);
-    const ErrorForm form = own == own_errors.end() ? ErrorForm(ErrorReply) : own->second;
-    if (response.body.empty()) Write(form(ErrorOfStatus(response.status)), response);
+  const auto form_of = [own_errors](const std::string& path) {
+    const auto own = own_errors.find(path);
+    return own == own_errors.end() ? ErrorForm(ErrorReply) : own->second;
+  };
+  // Before the body is read: strangers send what they like.
+  std::set<std::string> public_paths;
+  for (const Route& route : routes) {
+    if (route.is_public) public_paths.insert(route.path);
+  }
+  server.set_pre_request_handler(
+      [this, form_of, public_paths](const httplib::Request& request, httplib::Response& response) {
+        using Outcome = httplib::Server::HandlerResponse;
+        if (!state_->keys.required() || public_paths.contains(request.matched_route)) return Outcome::Unhandled;
+        if (state_->keys.TenantOf(CredentialOf(request))) return Outcome::Unhandled;
+        Write(form_of(request.matched_route)(UnauthorizedError()), response);
+        response.set_header("Connection", "close");  // what follows may be the body
+        return Outcome::Handled;
+      });
+  server.set_error_handler([form_of](const httplib::Request& request, httplib::Response& response) {
+    if (response.body.empty()) Write(form_of(request.path)(ErrorOfStatus(response.status)), response);
     return httplib::Server::HandlerResponse::Handled;
   });
   server.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr) {

@@ -210,7 +210,17 @@ TEST(JsonSchemaTest, HostileSchemasAreRefusedInBoundedTime) {
   for (int i = 0; i < 990; ++i)
     chain["$defs"]["c" + std::to_string(i)] = {{"$ref", "#/$defs/c" + std::to_string(i + 1)}};
   chain["$defs"]["c990"] = {{"type", "null"}};
-  for (const JsonIn& schema : {doubling, wide, large, many_values}) {
+  JsonIn repeated = {{"type", "array"}};
+  for (int i = 0; i < 3000; ++i) repeated["prefixItems"].push_back({{"type", "string"}, {"maxLength", 2000}});
+  // Apart by the last property alone, if anything was looked at a million times for it.
+  JsonIn choice, names = JsonIn::array();
+  for (int i = 0; i < 900; ++i) names.push_back("n" + std::to_string(i));
+  for (int i = 0; i < 100; ++i) {
+    JsonIn one = {{"type", "object"}, {"required", names}};
+    for (int j = 0; j < 900; ++j) one["properties"]["n" + std::to_string(j)] = {{"const", j == 899 ? i : 0}};
+    choice["oneOf"].push_back(one);
+  }
+  for (const JsonIn& schema : {doubling, wide, large, many_values, repeated, choice}) {
     const auto grammar = SchemaGrammar(schema, "schema");
     EXPECT_EQ(grammar.status().code(), StatusCode::kUnsupported) << grammar.status().message();
   }

@@ -1,4 +1,5 @@
 // /v1/completions in OpenAI's older form: a prompt of text or tokens is continued.
+#include <algorithm>
 #include <utility>
 
 #include "src/server/generation.h"
@@ -105,7 +106,9 @@ Json LogprobsJson(const Engine& engine, std::span<const AnswerDelta> tokens, siz
     }
     tops.push_back(std::move(top));
     offsets.push_back(*offset);
-    *offset += text.size();
+    // In characters: bytes that go on with one do not count.
+    *offset += static_cast<size_t>(
+        std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
   }
   return {{"text_offset", std::move(offsets)},
           {"token_logprobs", std::move(values)},

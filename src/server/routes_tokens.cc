@@ -9,6 +9,14 @@ namespace loopserve::server {
 namespace {
 
 constexpr size_t kMaxTokens = size_t{1} << 22;
+/// With the text of each: a reply takes some hundred bytes for every one.
+constexpr size_t kMaxPieces = size_t{1} << 18;
+
+Status CheckPieces(const std::vector<Token>& tokens, const char* field) {
+  if (tokens.size() <= kMaxPieces) return Status::Ok();
+  return Status(StatusCode::kInvalidArgument,
+                std::string(field) + " is for up to " + std::to_string(kMaxPieces) + " tokens");
+}
 
 Result<Json> TokenizeForLlamaCpp(const Engine& engine, const Fields& fields, const std::string& content) {
   LS_ASSIGN_OR_RETURN(const auto add_special, fields.Bool("add_special"));
@@ -17,6 +25,7 @@ Result<Json> TokenizeForLlamaCpp(const Engine& engine, const Fields& fields, con
   LS_ASSIGN_OR_RETURN(const std::vector<Token> tokens,
                       engine.Tokenize(content, add_special.value_or(false), parse_special.value_or(true)));
   if (!with_pieces.value_or(false)) return Json{{"tokens", tokens}};
+  LS_RETURN_IF_ERROR(CheckPieces(tokens, "with_pieces"));
   Json list = Json::array();
   for (const Token token : tokens) list.push_back({{"id", token}, {"piece", engine.Detokenize({&token, 1}, true)}});
   return Json{{"tokens", std::move(list)}};
@@ -44,6 +53,7 @@ Result<Json> TokenizeForVllm(const Engine& engine, const JsonIn& body) {
   }
   Json json{{"count", tokens.size()}, {"max_model_len", engine.model().context_tokens}, {"tokens", tokens}};
   if (strings.value_or(false)) {
+    LS_RETURN_IF_ERROR(CheckPieces(tokens, "return_token_strs"));
     Json list = Json::array();
     for (const Token token : tokens) list.push_back(engine.Detokenize({&token, 1}, true));
     json["token_strs"] = std::move(list);

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "src/server/json_pattern.h"
 
@@ -43,42 +46,64 @@ const JsonIn* Followed(const JsonIn& root, const JsonIn& schema) {
   return nullptr;
 }
 
-/// The values that a schema allows at most, as text, where it says so by const or enum; else empty.
+/// The values that a schema allows at most, as text, where it says so by const or by a short enum; else empty.
 std::set<std::string> ValuesOf(const JsonIn& schema) {
+  constexpr size_t kMaxValues = 1000;
   std::set<std::string> values;
   if (!schema.is_object()) return values;
   if (schema.contains("const")) return {OneLine(schema["const"])};
-  if (schema.contains("enum") && schema["enum"].is_array()) {
+  if (schema.contains("enum") && schema["enum"].is_array() && schema["enum"].size() <= kMaxValues) {
     for (const JsonIn& value : schema["enum"]) values.insert(OneLine(value));
   }
   return values;
 }
 
+/// What tells a schema's values from another's, found once for all that it is compared with.
+struct Marks {
+  std::set<std::string> values;                          ///< all that it allows; empty: not known
+  std::string type;                                      ///< empty: several, or not known
+  std::map<std::string, std::set<std::string>> members;  ///< of required properties whose values are known
+};
+
+Marks MarksOf(const JsonIn& root, const JsonIn& part) {
+  constexpr size_t kMaxNames = 1000, kMaxAllValues = 5000;
+  size_t n_values = 0;
+  Marks marks;
+  const JsonIn* schema = Followed(root, part);
+  if (schema == nullptr || !schema->is_object()) return marks;
+  marks.values = ValuesOf(*schema);
+  if (schema->contains("type") && (*schema)["type"].is_string()) marks.type = (*schema)["type"].get<std::string>();
+  const auto properties = schema->find("properties"), required = schema->find("required");
+  if (properties == schema->end() || !properties->is_object() || required == schema->end() || !required->is_array() ||
+      required->size() > kMaxNames) {
+    return marks;
+  }
+  for (const JsonIn& name : *required) {
+    if (!name.is_string()) continue;
+    const auto property = properties->find(name.get_ref<const std::string&>());
+    if (property == properties->end()) continue;
+    std::set<std::string> values = ValuesOf(*property);
+    n_values += values.size();
+    if (n_values > kMaxAllValues) break;
+    if (!values.empty()) marks.members[name.get<std::string>()] = std::move(values);
+  }
+  return marks;
+}
+
 /// Whether no value can be one of both, as far as that is plain to see.
-bool AreApart(const JsonIn& root, const JsonIn& a, const JsonIn& b) {
-  const JsonIn *x = Followed(root, a), *y = Followed(root, b);
-  if (x == nullptr || y == nullptr || !x->is_object() || !y->is_object()) return false;
+bool AreApart(const Marks& x, const Marks& y) {
   const auto disjoint = [](const std::set<std::string>& p, const std::set<std::string>& q) {
     return !p.empty() && !q.empty() && std::ranges::none_of(p, [&](const std::string& v) { return q.contains(v); });
   };
-  if (disjoint(ValuesOf(*x), ValuesOf(*y))) return true;
-  const auto type = [](const JsonIn& s) {
-    return s.contains("type") && s["type"].is_string() ? s["type"].get<std::string>() : "";
-  };
-  const std::string tx = type(*x), ty = type(*y);
-  const auto number = [](const std::string& t) { return t == "number" || t == "integer"; };
-  if (tx.empty() || ty.empty()) return false;
-  if (tx != ty) return !(number(tx) && number(ty));
-  if (tx != "object" || !x->contains("properties") || !y->contains("properties")) return false;
-  const auto requires_name = [](const JsonIn& s, const std::string& name) {
-    return s.contains("required") && s["required"].is_array() &&
-           std::ranges::find(s["required"], JsonIn(name)) != s["required"].end();
-  };
-  for (const auto& [name, property] : (*x)["properties"].items()) {
-    if (!requires_name(*x, name) || !requires_name(*y, name) || !(*y)["properties"].contains(name)) continue;
-    if (disjoint(ValuesOf(property), ValuesOf((*y)["properties"][name]))) return true;
-  }
-  return false;
+  if (disjoint(x.values, y.values)) return true;
+  const auto is_number = [](const std::string& type) { return type == "number" || type == "integer"; };
+  if (x.type.empty() || y.type.empty()) return false;
+  if (x.type != y.type) return !(is_number(x.type) && is_number(y.type));
+  if (x.type != "object") return false;
+  return std::ranges::any_of(x.members, [&](const auto& member) {
+    const auto other = y.members.find(member.first);
+    return other != y.members.end() && disjoint(member.second, other->second);
+  });
 }
 
 Result<std::optional<int64_t>> Count(const JsonIn& schema, const char* word, const std::string& where) {
@@ -117,9 +142,11 @@ Result<const JsonIn*> ResolveReference(const JsonIn& root, const JsonIn& referen
 
 Status CheckApart(const JsonIn& root, const JsonIn& parts, const std::string& name) {
   if (parts.size() > 100) return Refused(name + " has more than 100 schemas");
+  std::vector<Marks> marks;
+  for (const JsonIn& part : parts) marks.push_back(MarksOf(root, part));
   for (size_t i = 0; i < parts.size(); ++i) {
     for (size_t j = 0; j < i; ++j) {
-      if (!AreApart(root, parts[i], parts[j])) {
+      if (!AreApart(marks[i], marks[j])) {
         return Refused(name + " cannot be enforced: a value may be one of both [" + std::to_string(j) + "] and [" +
                        std::to_string(i) + "]; say anyOf");
       }

@@ -70,6 +70,7 @@ TEST_F(ServerTest, KeysSeparateTenants) {
   const httplib::Headers one = {{"Authorization", "Bearer key-one"}}, two = {{"x-api-key", "key-two"}};
   JsonIn body = ChatBody({{"user", TestWords(150, 1)}});
   EXPECT_EQ(Post("/v1/chat/completions", body).first, 401);
+  EXPECT_EQ(Post("/v1/chat/completions", std::string(2 << 20, ' ')).first, 401) << "a stranger's body is not read";
   EXPECT_EQ(Post("/v1/chat/completions", body, {{"Authorization", "Bearer key-onex"}}).first, 401);
   EXPECT_EQ(Get("/v1/models", {{"Authorization", "key-one"}}).first, 401);
   EXPECT_EQ(Get("/health").first, 200);

@@ -167,17 +167,17 @@ HeldDialogue* SessionPool::ForkFromDisk(const StoredDialogue& stored, const Sess
   return fork;
 }
 
-HeldDialogue* SessionPool::Insert(std::string id, Session session, const NameSpace& name_space, const SessionName& name,
-                                  const std::string& policy) {
+HeldDialogue* SessionPool::Insert(std::string id, Session session, NameSpace name_space, SessionName name,
+                                  std::string policy) {
   while (size() >= options_.max_sessions) {
     const HeldDialogue* oldest = LeastRecentlyUsed();
     if (oldest == nullptr) break;  // all are busy or pinned: as many as may run at once come on top
     Unload(oldest);
   }
   auto dialogue = std::make_unique<HeldDialogue>(std::move(id), std::move(session));
-  dialogue->name_space = name_space;
-  dialogue->name = name;
-  dialogue->policy = policy;
+  dialogue->name_space = std::move(name_space);
+  dialogue->name = std::move(name);
+  dialogue->policy = std::move(policy);
   dialogue->created_s = SecondsSinceEpoch();
   const std::lock_guard lock(mutex_);
   Touch(dialogue.get());

@@ -133,8 +133,8 @@ class SessionPool {
   /// The dialogue itself, or a fork of it under a name of its own; its KV is still to be read.
   HeldDialogue* FromDisk(const StoredDialogue& stored);
   HeldDialogue* ForkFromDisk(const StoredDialogue& stored, const SessionName& name);
-  HeldDialogue* Insert(std::string id, Session session, const NameSpace& name_space, const SessionName& name,
-                       const std::string& policy);
+  /// Everything by value: to make room it may unload the dialogue that these come from.
+  HeldDialogue* Insert(std::string id, Session session, NameSpace name_space, SessionName name, std::string policy);
   Result<OnDisk> SaveNow(const HeldDialogue& dialogue);
   /// It leaves memory; what is being written of it is waited for, so that its memory is free.
   void Unload(const HeldDialogue* dialogue);

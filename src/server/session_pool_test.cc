@@ -165,6 +165,20 @@ TEST_F(SessionPoolTest, TheNumberOfDialoguesIsLimited) {
   EXPECT_EQ(pool.size(), 3u);
 }
 
+TEST_F(SessionPoolTest, AForkOutlivesTheDialogueThatItComesFrom) {
+  SessionPool pool(engine_, {.max_sessions = 1});
+  const std::vector<Token> shared = TestTokens(300, 1);
+  const NameSpace salted = {"key", "salt"};
+  Turn(pool, Spec(Join(shared, TestTokens(20, 2)), {}, salted));
+  // Makes room for the fork by unloading its source.
+  const std::string fork = Turn(pool, Spec(Join(shared, TestTokens(20, 3)), {}, salted));
+  EXPECT_EQ(pool.size(), 1u);
+  int64_t reused = 0;
+  EXPECT_EQ(Turn(pool, Spec(Join(Join(shared, TestTokens(20, 3)), TestTokens(20, 4)), {}, salted), &reused), fork)
+      << "it is found by the same key and salt";
+  EXPECT_GE(reused, 300);
+}
+
 TEST_F(SessionPoolTest, ForkingByHand) {
   SessionPool pool(engine_, {});
   const std::vector<Token> prompt = TestTokens(300, 1);
