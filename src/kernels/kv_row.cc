@@ -1,4 +1,7 @@
 // Cache rows from and to f32: what the model's forward pass writes and the tests read back.
+#include <cmath>
+#include <cstring>
+
 #include "src/kernels/attention.h"
 #include "src/kernels/simd_targets.h"
 
@@ -62,18 +65,27 @@ uint16_t ScaleBits(float scale) {
 }
 #endif
 
-/// ggml's quantize_row_q8_0_ref bit for bit: scale = max|x| / 127, values rounded half away from zero.
+/// ggml's quantize_row_q8_0_ref bit for bit: scale = max|x| / 127, values rounded half away from zero. A block that is
+/// not finite has a scale that is NaN: no target may make numbers of it.
 void StoreQ8(const float* source, size_t n, std::byte* row) {
   const hn::CappedTag<float, 8> d;
   const hn::Rebind<int32_t, decltype(d)> di32;
   const hn::Rebind<int8_t, decltype(d)> d8;
   for (size_t i = 0; i < n; i += 32, row += 34) {
-    auto largest = hn::Zero(d);
+    auto largest = hn::Zero(d), poison = hn::Zero(d);  // poison: 0, or NaN where x is not finite
     for (size_t j = 0; j < 32; j += hn::Lanes(d)) {
-      largest = hn::Max(hn::Abs(hn::LoadU(d, source + i + j)), largest);
+      const auto x = hn::LoadU(d, source + i + j);
+      largest = hn::Max(hn::Abs(x), largest);
+      poison = hn::MulAdd(x, hn::Zero(d), poison);
     }
     const float max = hn::GetLane(hn::MaxOfLanes(d, largest));
-    const float scale = max / 127.0f;
+    const float scale = max / 127.0f + hn::GetLane(hn::SumOfLanes(d, poison));
+    if (std::isnan(scale)) {
+      constexpr uint16_t kNaN = 0x7E00;
+      std::memcpy(row, &kNaN, sizeof(kNaN));
+      std::memset(row + 2, 1, 32);
+      continue;
+    }
     const auto inverse = hn::Set(d, scale != 0.0f ? 1.0f / scale : 0.0f);
     const uint16_t scale_bits = ScaleBits(scale);
     std::memcpy(row, &scale_bits, sizeof(scale_bits));

@@ -58,6 +58,22 @@ TEST(KvRow, Q8IsBitForBitGgmlsOnEveryTarget) {
   });
 }
 
+TEST(KvRow, WhatIsNotFiniteDoesNotComeBackAsNumbers) {
+  std::vector<float> row(96, 1.0f);
+  row[5] = std::numeric_limits<float>::quiet_NaN();
+  row[40] = HUGE_VALF;
+  ForEveryTarget([&](const char* target) {
+    SCOPED_TRACE(target);
+    std::vector<std::byte> stored(KvRowBytes(KvType::kQ8_0, 96));
+    StoreKvRow(KvType::kQ8_0, row.data(), 96, stored.data());
+    std::vector<float> loaded(96);
+    LoadKvRow(KvType::kQ8_0, stored.data(), 96, loaded.data());
+    // Targets without f16 read a NaN as a number above f16's range.
+    for (size_t i = 0; i < 64; ++i) EXPECT_FALSE(std::abs(loaded[i]) <= 65504.0f) << i;
+    for (size_t i = 64; i < 96; ++i) EXPECT_NEAR(loaded[i], 1.0f, 1e-2f);
+  });
+}
+
 TEST(KvRow, LoadGivesTheStoredValuesOnEveryTarget) {
   const std::vector<float> row = RowsWithCorners(1024);
   ForEveryTarget([&](const char* target) {

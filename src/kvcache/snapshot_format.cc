@@ -76,6 +76,8 @@ SlotState DecodeSlot(std::span<const std::byte> slot, uint64_t index, SnapshotHe
   if (fields.version != kSnapshotVersion || fields.slot_bytes != kSlotBytes) return SlotState::kDamaged;
   // The next save writes the other slot; were this one not where it belongs, that would be the only valid one.
   if (fields.generation % 2 != index || fields.generation > kMaxGeneration) return SlotState::kDamaged;
+  // Were anything said to lie within the slots, the next save would write over them.
+  if (fields.file_bytes < kSlotsBytes || fields.table_offset < kSlotsBytes) return SlotState::kDamaged;
   header->file_bytes = fields.file_bytes;
   header->table_offset = fields.table_offset;
   header->n_regions = fields.n_regions;

@@ -164,6 +164,10 @@ TEST_F(SnapshotTest, HostileSizesAreRefusedBeforeMemoryIsTaken) {
     ChangeHeader(good, change);
     EXPECT_EQ(Refusal().code(), StatusCode::kCorruptData);
   };
+  for (const uint64_t within_slots : {uint64_t{0}, uint64_t{kSlotBytes}, uint64_t{kSlotsBytes - 1}}) {
+    refused([&](SnapshotHeader& h) { h.file_bytes = within_slots; });
+    refused([&](SnapshotHeader& h) { h.table_offset = within_slots; });
+  }
   for (const uint64_t size : {uint64_t{1} << 40, ~uint64_t{0}, ~uint64_t{0} >> 1}) {
     refused([&](SnapshotHeader& h) { h.file_bytes = size; });
     refused([&](SnapshotHeader& h) { h.table_offset = size; });

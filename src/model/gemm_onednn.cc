@@ -3,6 +3,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <new>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <shared_mutex>
 #include <tuple>
@@ -69,6 +70,12 @@ class OneDnnGemm : public Gemm {
   mutable std::map<Key, std::unique_ptr<Product>> products_;
 };
 
+/// Memory that there is not becomes what compute threads know of; anything else is a bug of ours.
+[[noreturn]] void Rethrow(const dnnl::error& error) {
+  if (error.status == dnnl_out_of_memory) throw std::bad_alloc();
+  throw error;
+}
+
 const OneDnnGemm::Product& OneDnnGemm::Find(int64_t rows, int64_t k, int64_t n) const {
   const Key key{rows, k, n};
   {
@@ -104,7 +111,7 @@ size_t OneDnnGemm::PackedBytes(int64_t k, int64_t n) const {
   return memory::desc({k, RoundUp(n, kPackColumns)}, ElementType(math()), weight_tag_).get_size();
 }
 
-void OneDnnGemm::PackGroup(const float* rows, int64_t k, int64_t n_columns, std::byte* target) const {
+void OneDnnGemm::PackGroup(const float* rows, int64_t k, int64_t n_columns, std::byte* target) const try {
   if (weight_tag_ == memory::format_tag::ba) {
     Round(rows, n_columns * k, target);
     return;
@@ -117,6 +124,8 @@ void OneDnnGemm::PackGroup(const float* rows, int64_t k, int64_t n_columns, std:
   dnnl::stream stream(engine_);
   dnnl::reorder(source, result).execute(stream, source, result);
   stream.wait();
+} catch (const dnnl::error& error) {
+  Rethrow(error);
 }
 
 size_t OneDnnGemm::ProductScratchBytes(int64_t, int64_t n) const {
@@ -132,7 +141,7 @@ void OneDnnGemm::Round(const float* source, int64_t n, std::byte* target) const 
 }
 
 void OneDnnGemm::MultiplyRows(const std::byte* packed, int64_t k, int64_t n, const std::byte* x, int64_t n_rows,
-                              float* y, std::byte* scratch) const {
+                              float* y, std::byte* scratch) const try {
   const OneOpenMpThread one_thread;
   const size_t row_bytes = static_cast<size_t>(k) * element_bytes();
   std::byte* const scratchpad = scratch + RoundUp(kRowStep * n * 4, 64);
@@ -165,6 +174,8 @@ void OneDnnGemm::MultiplyRows(const std::byte* packed, int64_t k, int64_t n, con
     for (int64_t r = 0; r < left; ++r) std::memcpy(y + (first + r) * n, rows + r * n, sizeof(float) * n);
     first += left;
   }
+} catch (const dnnl::error& error) {
+  Rethrow(error);
 }
 
 }  // namespace

@@ -98,30 +98,32 @@ std::string Vocab::Piece(Token token) const {
 }
 
 std::vector<TextSpan> Vocab::Split(std::string_view text, const std::vector<bool>& control_allowed) const {
-  struct Match {
-    uint32_t rank;
-    size_t begin;
-  };
-  std::vector<Match> matches;
+  // Longest first, as llama.cpp has it; only those that stand somewhere: most texts have few.
+  std::vector<bool> is_somewhere(specials_.size());
   for (size_t i = 0; i < text.size(); ++i) {
     for (const uint32_t rank : specials_by_first_byte_[static_cast<uint8_t>(text[i])]) {
       const std::string& special = specials_[rank].text;
-      if (text.compare(i, special.size(), special) == 0) matches.push_back({rank, i});
+      if (!is_somewhere[rank] && text.compare(i, special.size(), special) == 0) is_somewhere[rank] = true;
     }
   }
-  std::stable_sort(matches.begin(), matches.end(), [](const Match& a, const Match& b) { return a.rank < b.rank; });
 
   std::vector<TextSpan> specials;
-  std::vector<bool> taken(matches.empty() ? 0 : text.size());
-  for (const Match& match : matches) {
-    const Special& special = specials_[match.rank];
-    bool free = true;
-    for (size_t i = match.begin; free && i < match.begin + special.text.size(); ++i) {
-      free = !taken[i] && (!special.control || (!control_allowed.empty() && control_allowed[i]));
+  std::vector<bool> taken(text.size());
+  for (size_t rank = 0; rank < specials_.size(); ++rank) {
+    if (!is_somewhere[rank]) continue;
+    const Special& special = specials_[rank];
+    const size_t size = special.text.size();
+    for (size_t begin = text.find(special.text); begin != text.npos;) {
+      bool free = true;
+      for (size_t i = begin; free && i < begin + size; ++i) {
+        free = !taken[i] && (!special.control || (!control_allowed.empty() && control_allowed[i]));
+      }
+      if (free) {
+        std::fill_n(taken.begin() + static_cast<ptrdiff_t>(begin), size, true);
+        specials.push_back({begin, begin + size, special.token});
+      }
+      begin = text.find(special.text, begin + (free ? size : 1));
     }
-    if (!free) continue;
-    std::fill_n(taken.begin() + static_cast<ptrdiff_t>(match.begin), special.text.size(), true);
-    specials.push_back({match.begin, match.begin + special.text.size(), special.token});
   }
   std::sort(specials.begin(), specials.end(), [](const TextSpan& a, const TextSpan& b) { return a.begin < b.begin; });
 
