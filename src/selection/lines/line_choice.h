@@ -51,6 +51,12 @@ struct LineChoice {
 LineChoice ChooseLines(const LineProblem& problem, double alpha, std::span<const int32_t> warm_columns = {},
                        std::span<const int32_t> warm_slashes = {});
 
+// The two searches that ChooseLines takes, by the number of new rows: the same choice, in different time.
+LineChoice ChooseLinesOfFewRows(const LineProblem& problem, double alpha, std::span<const int32_t> warm_columns = {},
+                                std::span<const int32_t> warm_slashes = {});
+LineChoice ChooseLinesOfManyRows(const LineProblem& problem, double alpha, std::span<const int32_t> warm_columns = {},
+                                 std::span<const int32_t> warm_slashes = {});
+
 // The plain twin of ChooseLines: the same choice, every line looked at anew for every step. For tests.
 LineChoice ChooseLinesPlain(const LineProblem& problem, double alpha, std::span<const int32_t> warm_columns = {},
                             std::span<const int32_t> warm_slashes = {});

@@ -160,7 +160,7 @@ TEST(LineChoiceTest, HandComputedFromTheFirstKeyOn) {
   sample.SetRow(0, {1.0f});
   sample.SetRow(1, {0.5f, 0.5f});
   sample.SetRow(2, {0.5f, 0.25f, 0.25f});
-  for (const auto choose : {ChooseLines, ChooseLinesPlain}) {
+  for (const auto choose : {ChooseLinesOfFewRows, ChooseLinesOfManyRows, ChooseLinesPlain}) {
     // Column 0 has 2 of 3 on 3 cells, ahead of slash 0 with 1.75 on 3.
     const LineChoice first = choose(sample.problem(), 0.6, {}, {});
     EXPECT_THAT(first.columns, ElementsAre(0));
@@ -186,7 +186,7 @@ TEST(LineChoiceTest, HandComputedInALaterTurn) {
   Sample sample(2, 4, {2, 3});
   sample.SetRow(0, {0.1f, 0.0f, 0.9f});
   sample.SetRow(1, {0.1f, 0.0f, 0.3f, 0.6f});
-  for (const auto choose : {ChooseLines, ChooseLinesPlain}) {
+  for (const auto choose : {ChooseLinesOfFewRows, ChooseLinesOfManyRows, ChooseLinesPlain}) {
     // Slash 0 (1.5 on 2 cells) leaves 0.3 on 1 cell to column 2, and nothing to column 3. Then column 0 (0.2 on 2
     // cells) and slash 3 (0.1 on 1) are equal.
     const LineChoice choice = choose(sample.problem(), 0.95, {}, {});
@@ -227,7 +227,7 @@ TEST(LineChoiceTest, WithoutWeightNothingIsChosen) {
   unusable.SetRow(0, {kNan, -1.0f, kNan});
   const std::vector<int32_t> warm = {0, 1, 2, 3};
   for (const Sample* sample : {&no_rows, &zeros, &unusable}) {
-    for (const auto choose : {ChooseLines, ChooseLinesPlain}) {
+    for (const auto choose : {ChooseLinesOfFewRows, ChooseLinesOfManyRows, ChooseLinesPlain}) {
       const LineChoice choice = choose(sample->problem(), 0.9, warm, warm);
       EXPECT_THAT(choice.columns, IsEmpty());
       EXPECT_THAT(choice.slashes, IsEmpty());
@@ -273,13 +273,15 @@ TEST(LineChoiceTest, LazyEqualsPlainOnSmallProblems) {
     const double alpha = trial % 7 == 0 ? 1.0 : 0.3 + 0.1 * (random() % 8);
     SCOPED_TRACE("trial " + std::to_string(trial));
 
-    const LineChoice lazy = ChooseLines(problem, alpha);
+    const LineChoice lazy = ChooseLinesOfManyRows(problem, alpha);
     ExpectSame(lazy, ChooseLinesPlain(problem, alpha));
+    ExpectSame(lazy, ChooseLinesOfFewRows(problem, alpha));
     ExpectConsistent(problem, alpha, lazy);
 
     const std::vector<int32_t> columns = RandomLines(n_keys, random), slashes = RandomLines(n_keys, random);
-    const LineChoice warm = ChooseLines(problem, alpha, columns, slashes);
+    const LineChoice warm = ChooseLinesOfManyRows(problem, alpha, columns, slashes);
     ExpectSame(warm, ChooseLinesPlain(problem, alpha, columns, slashes));
+    ExpectSame(warm, ChooseLinesOfFewRows(problem, alpha, columns, slashes));
     ExpectConsistent(problem, alpha, warm);
     if (HasFailure()) return;
   }
@@ -296,12 +298,14 @@ TEST(LineChoiceTest, LazyEqualsPlainOverManyRebuilds) {
     const double alpha = trial % 3 == 0 ? 1.0 : 0.9;
     SCOPED_TRACE("trial " + std::to_string(trial));
 
-    const LineChoice lazy = ChooseLines(problem, alpha);
+    const LineChoice lazy = ChooseLinesOfManyRows(problem, alpha);
     ExpectSame(lazy, ChooseLinesPlain(problem, alpha));
+    ExpectSame(lazy, ChooseLinesOfFewRows(problem, alpha));
     ExpectConsistent(problem, alpha, lazy);
     const std::vector<int32_t> columns = RandomLines(n_keys, random), slashes = RandomLines(n_keys, random);
-    const LineChoice warm = ChooseLines(problem, alpha, columns, slashes);
+    const LineChoice warm = ChooseLinesOfManyRows(problem, alpha, columns, slashes);
     ExpectSame(warm, ChooseLinesPlain(problem, alpha, columns, slashes));
+    ExpectSame(warm, ChooseLinesOfFewRows(problem, alpha, columns, slashes));
     ExpectConsistent(problem, alpha, warm);
   }
 }
@@ -315,7 +319,7 @@ TEST(LineChoiceTest, TakesWarmLinesThatAreNoWorseThanTheMean) {
   // The mean is 4 / 10. Slash 0 has 2 / 4, column 1 has 0.25 / 3, and there is no column 9.
   const std::vector<int32_t> columns = {1, 9}, slashes = {-1, 0};
   const std::vector<int32_t> heavy_columns = {0, 3};  // 3 / 4 and 0.5 / 1
-  for (const auto choose : {ChooseLines, ChooseLinesPlain}) {
+  for (const auto choose : {ChooseLinesOfFewRows, ChooseLinesOfManyRows, ChooseLinesPlain}) {
     const LineChoice cold = choose(sample.problem(), 0.75, {}, {});
     EXPECT_THAT(cold.columns, ElementsAre(0));
     EXPECT_THAT(cold.slashes, IsEmpty());
@@ -339,7 +343,7 @@ TEST(LineChoiceTest, TheMeanForWarmLinesIsThatOfTheNewRows) {
   sample.SetRow(1, {0.25f, 0.25f, 0.125f, 0.375f});
   // The mean is 2 / 7, columns 0 and 1 have 0.5 / 2.
   const std::vector<int32_t> columns = {0, 1};
-  for (const auto choose : {ChooseLines, ChooseLinesPlain}) {
+  for (const auto choose : {ChooseLinesOfFewRows, ChooseLinesOfManyRows, ChooseLinesPlain}) {
     const LineChoice choice = choose(sample.problem(), 0.4, columns, {});
     EXPECT_THAT(choice.columns, IsEmpty());
     EXPECT_THAT(choice.slashes, ElementsAre(0));
