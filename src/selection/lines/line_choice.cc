@@ -14,8 +14,8 @@ namespace {
 
 using namespace line_internal;  // NOLINT(google-build-using-namespace): this file is its outside
 
-// New rows up to which all that changes with a line is followed. Of made-up weights, power laws over columns, 128 rows sampled,
-// alpha 0.955, 16,000 keys: 57 new rows take 0.03 s so and 9.2 s lazily, 256 0.5 and 1.2, 512 1.5 and 0.45.
+// New rows up to which all that changes with a line is followed. Of made-up weights, power laws over columns, 128 rows
+// sampled, alpha 0.955, 16,000 keys: 57 new rows take 0.03 s so and 9.2 s lazily, 256 0.5 and 1.2, 512 1.5 and 0.45.
 constexpr int64_t kFewRows = 256;
 
 // Looks at every line, cell by cell, for every step.
