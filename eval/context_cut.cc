@@ -5,19 +5,20 @@
 #include <cstdlib>
 #include <numeric>
 
+#include "src/base/utf8.h"
+
 namespace loopserve::eval {
 namespace {
 
 constexpr int kMaxPassage = 10'000'000;  // beyond it a number is not read on
 
-bool IsContinuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 bool IsSpaceByte(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 size_t Distance(size_t a, size_t b) { return a > b ? a - b : b - a; }
 
 /// The last position up to `at` that is not within a character.
 size_t CharacterBegin(std::string_view text, size_t at) {
-  while (at > 0 && at < text.size() && IsContinuation(text[at])) --at;
+  while (at > 0 && at < text.size() && IsUtf8Continuation(text[at])) --at;
   return at;
 }
 
@@ -76,7 +77,7 @@ size_t WordBorder(std::string_view text, size_t at, bool forward) {
     if (IsSpaceByte(text[candidate])) return candidate;
     if (!forward && i == at) break;
   }
-  while (forward && at < text.size() && IsContinuation(text[at])) ++at;
+  while (forward && at < text.size() && IsUtf8Continuation(text[at])) ++at;
   return forward ? at : CharacterBegin(text, at);
 }
 

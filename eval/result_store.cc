@@ -29,8 +29,6 @@ Result<UniqueFd> LockFolder(const std::string& dir) {
   return fd;
 }
 
-bool IsNote(const std::string& key) { return key == kModelNote || key == kProgramNote; }
-
 /// All rows of two texts.
 Result<RunInputs> Pairs(SqlStatement& select) {
   RunInputs pairs;

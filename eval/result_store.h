@@ -31,6 +31,7 @@ struct StoredResults {
 /// What is noted of a run beside its inputs.
 inline constexpr char kModelNote[] = "model";
 inline constexpr char kProgramNote[] = "program";
+inline bool IsNote(const std::string& key) { return key == kModelNote || key == kProgramNote; }
 
 class ResultStore {
  public:

@@ -50,8 +50,7 @@ Status RunEvalImport(const EvalImportCommand& command) {
   LS_ASSIGN_OR_RETURN(const eval::StoredResults results, eval::ParseResultsText(in, command.path));
   eval::RunInputs inputs, notes;
   for (const auto& [key, value] : results.run) {
-    const bool is_note = key == eval::kModelNote || key == eval::kProgramNote;
-    (is_note ? notes : inputs).emplace_back(key, value);
+    (eval::IsNote(key) ? notes : inputs).emplace_back(key, value);
   }
   LS_ASSIGN_OR_RETURN(eval::ResultStore store, eval::ResultStore::OpenRun(command.dir, inputs));
   LS_ASSIGN_OR_RETURN(const int64_t joined, store.Merge(results));

@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "src/base/format.h"
+#include "src/base/utf8.h"
 #include "src/cli/command.h"
 #include "src/cli/interrupt.h"
 #include "src/cli/model_options.h"
@@ -44,7 +45,7 @@ Result<std::optional<ResumedDialogue>> ResumePast(const RunCommand& command, con
 std::string ShortenForPeople(const std::string& text) {
   if (text.size() <= kShownUserBytes) return text;
   size_t begin = text.size() - kShownUserBytes;
-  while (begin < text.size() && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) ++begin;
+  while (begin < text.size() && IsUtf8Continuation(text[begin])) ++begin;
   return "[... " + FormatCount(static_cast<int64_t>(begin)) + " bytes not shown ...] " + text.substr(begin);
 }
 

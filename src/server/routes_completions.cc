@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "src/base/utf8.h"
 #include "src/server/generation.h"
 #include "src/server/generation_request.h"
 #include "src/server/logprobs.h"
@@ -107,8 +108,7 @@ Json LogprobsJson(const Engine& engine, std::span<const AnswerDelta> tokens, siz
     tops.push_back(std::move(top));
     offsets.push_back(*offset);
     // In characters: bytes that go on with one do not count.
-    *offset += static_cast<size_t>(
-        std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+    *offset += static_cast<size_t>(std::ranges::count_if(text, [](char c) { return !IsUtf8Continuation(c); }));
   }
   return {{"text_offset", std::move(offsets)},
           {"token_logprobs", std::move(values)},

@@ -71,8 +71,6 @@ class ExactSearch {
   const Chosen& chosen() const { return chosen_; }
 
  private:
-  static constexpr auto kFirstOnTop = [](const Candidate& a, const Candidate& b) { return Precedes(b, a); };
-
   bool IsChosen(int64_t number) const {
     const Line line = Numbered(problem_, number);
     return chosen_[line.kind][static_cast<size_t>(line.index)] != 0;

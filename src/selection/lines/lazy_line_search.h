@@ -65,7 +65,6 @@ class LazySearch {
   // A heap of all lines would cost more than all else, and ratios fall slowly: lines below this share of the last one
   // taken seldom have their turn before the next rebuild. With 10k keys this about halves the time of a choice.
   static constexpr double kFloorShare = 0.5;
-  static constexpr auto kFirstOnTop = [](const Candidate& a, const Candidate& b) { return Precedes(b, a); };
 
   double Bound(const Worth& worth) const {
     const int64_t may_be_taken_before_rebuild = kRebuildEvery - 1 - n_recent_;

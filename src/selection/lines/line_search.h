@@ -50,6 +50,9 @@ inline bool Precedes(const Candidate& a, const Candidate& b) {
   return a.ratio != b.ratio ? a.ratio > b.ratio : a.number < b.number;
 }
 
+// For heaps of candidates.
+inline constexpr auto kFirstOnTop = [](const Candidate& a, const Candidate& b) { return Precedes(b, a); };
+
 using Chosen = std::array<std::vector<uint8_t>, 2>;  // per kind, per index
 
 inline Chosen NothingChosen(const LineProblem& problem) {
