@@ -25,32 +25,22 @@ Status ReplayRows(Session& session, const std::vector<Token>& answer, const RunC
   return on_row(session.logits());
 }
 
-Result<std::optional<double>> ReferenceNll(Session session, const std::vector<Token>& reference,
-                                           const RunControl& control) {
-  if (reference.empty()) return std::optional<double>();
-  double sum = 0;
-  size_t i = 0;
-  LS_RETURN_IF_ERROR(ReplayRows(session, reference, control, [&](std::span<const float> row) {
-    if (i < reference.size()) sum += NegativeLogLikelihood(row, reference[i++]);
-    return Status::Ok();
-  }));
-  return std::optional(sum / static_cast<double>(reference.size()));
-}
-
-Status CompareAnswer(DenseDialogue& dense, const DenseDialogue::Turn& turn, Session& session, const RunControl& control,
-                     AnswerFidelity* fidelity) {
-  int64_t n_rows = 0, same = 0;
-  double kl = 0;
-  LS_RETURN_IF_ERROR(ReplayRows(session, turn.answer, control, [&](std::span<const float> row) {
-    LS_ASSIGN_OR_RETURN(const std::span<const float> dense_row, dense.spool().Row(turn.first_row + n_rows));
+/// Of a text whose dense rows begin at first_row of the spool.
+Result<TextFidelity> CompareText(LogitsSpool& spool, int64_t first_row, const std::vector<Token>& text,
+                                 Session& session, const RunControl& control) {
+  size_t n_rows = 0;
+  double kl = 0, same = 0, nll = 0;
+  LS_RETURN_IF_ERROR(ReplayRows(session, text, control, [&](std::span<const float> row) {
+    LS_ASSIGN_OR_RETURN(const std::span<const float> dense_row, spool.Row(first_row + static_cast<int64_t>(n_rows)));
     kl += KlDivergence(dense_row, row);
     same += SameTop1(dense_row, row) ? 1 : 0;
+    if (n_rows < text.size()) nll += NegativeLogLikelihood(row, text[n_rows]);
     ++n_rows;
     return Status::Ok();
   }));
-  fidelity->kl = kl / static_cast<double>(n_rows);
-  fidelity->top1_agreement = static_cast<double>(same) / static_cast<double>(n_rows);
-  return Status::Ok();
+  TextFidelity fidelity{kl / static_cast<double>(n_rows), same / static_cast<double>(n_rows), {}};
+  if (!text.empty()) fidelity.nll = nll / static_cast<double>(text.size());
+  return fidelity;
 }
 
 }  // namespace
@@ -60,19 +50,23 @@ Result<DenseDialogue> DenseDialogue::Create(const std::string& scratch_dir, int 
   return DenseDialogue(std::move(spool));
 }
 
-Status DenseDialogue::AddTurn(Session ready, std::vector<Token> answer, const RunControl& control) {
+Status DenseDialogue::AddTurn(Session ready, std::vector<Token> answer, std::vector<Token> reference,
+                              const RunControl& control) {
   const std::span<const Token> held = ready.tokens();
-  Turn turn{.prompt = {held.begin(), held.end()}, .answer = std::move(answer), .first_row = spool_.n_rows()};
-  LS_RETURN_IF_ERROR(
-      ReplayRows(ready, turn.answer, control, [&](std::span<const float> row) { return spool_.Append(row); }));
+  Turn turn{.prompt = {held.begin(), held.end()}, .answer = std::move(answer), .reference = std::move(reference)};
+  const auto append = [&](std::span<const float> row) { return spool_.Append(row); };
+  Session second = ready.Fork();
+  turn.first_row = spool_.n_rows();
+  LS_RETURN_IF_ERROR(ReplayRows(ready, turn.answer, control, append));
+  turn.first_reference_row = spool_.n_rows();
+  if (!turn.reference.empty()) LS_RETURN_IF_ERROR(ReplayRows(second, turn.reference, control, append));
   turns_.push_back(std::move(turn));
   return Status::Ok();
 }
 
 Result<std::vector<AnswerFidelity>> MeasureFidelity(DenseDialogue& dense, Session empty, std::vector<Session> ready,
-                                                    const std::vector<std::vector<Token>>& references,
                                                     const RunControl& control) {
-  LS_CHECK(ready.size() == dense.turns().size() && references.size() == dense.turns().size());
+  LS_CHECK(ready.size() == dense.turns().size());
   Session session = std::move(empty);
   std::vector<AnswerFidelity> fidelities;
   for (size_t t = 0; t < dense.turns().size(); ++t) {
@@ -83,8 +77,12 @@ Result<std::vector<AnswerFidelity>> MeasureFidelity(DenseDialogue& dense, Sessio
       LS_RETURN_IF_ERROR(session.Sync(turn.prompt, control).status());
     }
     AnswerFidelity& fidelity = fidelities.emplace_back();
-    LS_ASSIGN_OR_RETURN(fidelity.reference_nll, ReferenceNll(session.Fork(), references[t], control));
-    LS_RETURN_IF_ERROR(CompareAnswer(dense, turn, session, control, &fidelity));
+    if (!turn.reference.empty()) {
+      Session second = session.Fork();
+      LS_ASSIGN_OR_RETURN(fidelity.reference,
+                          CompareText(dense.spool(), turn.first_reference_row, turn.reference, second, control));
+    }
+    LS_ASSIGN_OR_RETURN(fidelity.answer, CompareText(dense.spool(), turn.first_row, turn.answer, session, control));
   }
   return fidelities;
 }

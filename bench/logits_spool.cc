@@ -23,7 +23,8 @@ Result<LogitsSpool> LogitsSpool::Create(const std::string& dir, int n_vocab) {
 Status LogitsSpool::Append(std::span<const float> row) {
   LS_CHECK(row.size() == row_.size());
   const std::string_view bytes(reinterpret_cast<const char*>(row.data()), row.size_bytes());
-  LS_RETURN_IF_ERROR(WriteAll(fd_.get(), bytes, "logits into " + dir_));
+  const Status written = WriteAll(fd_.get(), bytes, "logits into " + dir_);
+  if (!written.ok()) return Status(StatusCode::kIoError, written.message());
   ++n_rows_;
   return Status::Ok();
 }

@@ -18,7 +18,7 @@ class LogitsSpool {
   static Result<LogitsSpool> Create(const std::string& dir, int n_vocab);
 
   int64_t n_rows() const { return n_rows_; }
-  /// row: f32 [n_vocab]. kResourceExhausted (a full disk), kIoError.
+  /// row: f32 [n_vocab]. kIoError, also for a full disk: what is to come would not fit either.
   Status Append(std::span<const float> row);
   /// f32 [n_vocab], valid until the next call. Precondition: 0 <= i < n_rows().
   Result<std::span<const float>> Row(int64_t i);

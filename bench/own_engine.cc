@@ -55,6 +55,7 @@ class OwnEngine : public MeasuredEngine {
                                                " tokens instead of " + std::to_string(gen_tokens));
     }
     RunFigures figures;
+    figures.peak_rss_bytes = PeakRssBytes();  // before a second session measures quality
     figures.ttft_ms = sync.elapsed_ms + generation.first_token_ms;
     if (gen_tokens > 1) figures.tpot_ms = generation.tpot_ms;
     if (gen_tokens > 2) figures.itl_max_over_median = MaxOverMedian(generation.itl_ms);
@@ -74,7 +75,6 @@ class OwnEngine : public MeasuredEngine {
       const std::span<const float> logits = session.logits();
       figures.output.push_back(static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
     }
-    figures.peak_rss_bytes = PeakRssBytes();
     return figures;
   }
 
@@ -89,6 +89,7 @@ class OwnEngine : public MeasuredEngine {
       LS_ASSIGN_OR_RETURN(measured_sync_, session.Sync(prompt, control));
       LS_ASSIGN_OR_RETURN(measured_generation_, session.Generate(Greedy(gen_tokens), {}, control));
       measured_tokens_ = prompt.size();
+      ResetPeakRss();
     }
     figures->coverage_heldout = measured_sync_.coverage_heldout;
     figures->output_error = measured_sync_.output_error;

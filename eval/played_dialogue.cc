@@ -9,9 +9,11 @@ std::span<const TurnField> TurnFields() {
       {"position", &PlayedTurn::position},
       {"dependency", &PlayedTurn::dependency},
       {"metric", &PlayedTurn::metric},
+      {"sources", &PlayedTurn::sources, false, 3},
       {"answer", &PlayedTurn::answer},
       {"reference", &PlayedTurn::references},
       {"score", &PlayedTurn::score},
+      {"cut_tokens", &PlayedTurn::cut_tokens, false, 3},
       {"prompt_tokens", &PlayedTurn::prompt_tokens},
       {"cached_tokens", &PlayedTurn::cached_tokens},
       {"new_tokens", &PlayedTurn::new_tokens},
@@ -32,6 +34,9 @@ std::span<const TurnField> TurnFields() {
       {"peak_rss_bytes", &PlayedTurn::peak_rss_bytes, true},
       {"kl", &PlayedTurn::kl},
       {"top1_agreement", &PlayedTurn::top1_agreement},
+      {"answer_nll", &PlayedTurn::answer_nll, false, 3},
+      {"reference_kl", &PlayedTurn::reference_kl, false, 3},
+      {"reference_top1_agreement", &PlayedTurn::reference_top1_agreement, false, 3},
       {"reference_nll", &PlayedTurn::reference_nll},
   };
   return kFields;

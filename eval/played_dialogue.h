@@ -16,9 +16,11 @@ namespace loopserve::eval {
 struct PlayedTurn {
   int64_t turn = 1;  ///< from 1 on
   std::string dataset, position, dependency, metric;
+  std::string sources;  ///< ids of the items that the question's texts come from, separated by spaces
   std::string answer;
   std::vector<std::string> references;
   std::optional<double> score;
+  std::optional<double> cut_tokens;  ///< tokens that the question's texts lost
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;
   int64_t new_tokens = 0;
@@ -30,7 +32,8 @@ struct PlayedTurn {
   int64_t prefill_shared = 0;  ///< 1: read once for several policies; its times are those of this one reading
   std::optional<double> prefill_density, decode_kv_fraction;
   std::optional<double> kv_bytes, peak_rss_bytes;
-  std::optional<double> kl, top1_agreement, reference_nll;
+  std::optional<double> kl, top1_agreement, answer_nll;
+  std::optional<double> reference_kl, reference_top1_agreement, reference_nll;
 };
 
 /// One dialogue under one policy.
@@ -48,6 +51,7 @@ struct TurnField {
   std::string_view name;
   Member member;
   bool of_machine = false;  ///< of how it was run, as times and memory: another start gives another value
+  int since = 2;            ///< the first schema that has it
 };
 
 /// All fields, in their order.

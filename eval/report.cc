@@ -1,6 +1,7 @@
 #include "eval/report.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -58,6 +59,27 @@ std::string ThreadsOf(const StoredResults& results) {
   return text;
 }
 
+/// Of each dialogue once, whatever the policies; empty where it is not known.
+std::string CutsOf(const StoredResults& results) {
+  std::set<std::string> seen;
+  int64_t questions = 0, cut = 0;
+  double tokens = 0;
+  for (const PlayedDialogue& played : results.played) {
+    if (!seen.insert(played.dialogue).second) continue;
+    for (const PlayedTurn& turn : played.turns) {
+      if (!turn.cut_tokens) continue;
+      ++questions;
+      if (*turn.cut_tokens <= 0) continue;
+      ++cut;
+      tokens += *turn.cut_tokens;
+    }
+  }
+  if (questions == 0) return "";
+  std::string text = FormatCount(cut) + " of " + FormatCount(questions);
+  if (cut > 0) text += ", by " + FormatCount(std::llround(tokens / static_cast<double>(cut))) + " tokens on average";
+  return text;
+}
+
 void AddRun(const StoredResults& all, const ReportData& data, int64_t left_out, Report* report) {
   ReportTable run{"The run", "", {"", ""}, {}};
   for (const auto& [key, value] : data.results().run) run.rows.push_back({key, value});
@@ -66,6 +88,9 @@ void AddRun(const StoredResults& all, const ReportData& data, int64_t left_out, 
   if (const std::string threads = ThreadsOf(data.results()); !threads.empty()) run.rows.push_back({"threads", threads});
   run.rows.push_back({"dialogues", FormatCount(data.index().n_dialogues())});
   run.rows.push_back({"answers, of all policies together", FormatCount(turns)});
+  if (const std::string cuts = CutsOf(data.results()); !cuts.empty()) {
+    run.rows.push_back({"questions about texts that were cut", cuts});
+  }
   if (left_out > 0) {
     run.rows.push_back({"dialogues left out, as not every policy has finished them", FormatCount(left_out)});
   }
@@ -124,8 +149,10 @@ void AddConclusionsOn(const ReportData& data, const std::string& ours, Report* r
     }
   }
   if (list.items.empty()) return;
-  list.items.insert(list.items.begin(),
-                    "\"On average\": the mean says so, but dialogues drawn anew may say otherwise (95 % interval).");
+  list.items.insert(
+      list.items.begin(),
+      "\"On average\": the mean says so, but dialogues drawn anew may say otherwise (95 % interval of each "
+      "comparison by itself).");
   report->parts.emplace_back(std::move(list));
 }
 

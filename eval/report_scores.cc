@@ -14,7 +14,7 @@ void AddMean(const Estimate& all, std::vector<std::string>* row) {
 }
 
 /// "12", or "8 to 12" where policies have not played the same.
-std::string AnswersOf(const ReportData& data, const ReportData::Filter& filter) {
+std::string CountOf(const ReportData& data, const ReportData::Filter& filter) {
   int64_t least = INT64_MAX, most = 0;
   for (const std::string& policy : data.policies()) {
     const int64_t n = data.PlainMeanOf(policy, filter, ScoreOf).n_values;
@@ -24,10 +24,20 @@ std::string AnswersOf(const ReportData& data, const ReportData::Filter& filter) 
   return least == most ? FormatCount(most) : FormatCount(least) + " to " + FormatCount(most);
 }
 
+/// The last row of a table: how many answers of each policy stand behind the figures of a column.
+void AddAnswers(const ReportData& data, const ReportData::NamedFilters& filters, const ReportData::Filter& all,
+                ReportTable* table) {
+  std::vector<std::string> row = {"answers"};
+  for (const auto& [name, filter] : filters) row.push_back(CountOf(data, Both(all, filter)));
+  row.push_back(CountOf(data, all));
+  row.resize(table->columns.size());
+  table->rows.push_back(std::move(row));
+}
+
 void AddScoresAt(const ReportData& data, const std::string& position, Report* report) {
   ReportTable table{"Scores, question at the " + position,
                     "Mean score times 100 by dataset, and of all answers with its 95 % interval (dialogues drawn "
-                    "anew, those on the same texts together, " +
+                    "anew, those that share a text together, " +
                         FormatCount(kResamples) +
                         " times). The last row says how many answers of each policy stand behind a mean.",
                     {"policy"},
@@ -44,10 +54,7 @@ void AddScoresAt(const ReportData& data, const std::string& position, Report* re
     AddMean(data.MeanOf(policy, at, ScoreOf), &row);
     table.rows.push_back(std::move(row));
   }
-  std::vector<std::string> answers = {"answers"};
-  for (const auto& [name, filter] : datasets) answers.push_back(AnswersOf(data, Both(at, filter)));
-  answers.insert(answers.end(), {AnswersOf(data, at), "", ""});
-  table.rows.push_back(std::move(answers));
+  AddAnswers(data, datasets, at, &table);
   report->parts.emplace_back(std::move(table));
 }
 
@@ -62,6 +69,7 @@ void AddBy(const ReportData& data, const std::string& title, const ReportData::N
     AddMean(data.MeanOf(policy, EveryTurn, ScoreOf), &row);
     table.rows.push_back(std::move(row));
   }
+  AddAnswers(data, filters, EveryTurn, &table);
   report->parts.emplace_back(std::move(table));
 }
 
@@ -86,23 +94,33 @@ void AddDifferences(const ReportData& data, const std::string& by, const ReportD
     row.push_back(FormatCount(all.n_values));
     table.rows.push_back(std::move(row));
   }
-  if (!table.rows.empty()) report->parts.emplace_back(std::move(table));
+  if (table.rows.empty()) return;
+  AddAnswers(data, filters, EveryTurn, &table);
+  report->parts.emplace_back(std::move(table));
 }
 
 void AddFidelity(const ReportData& data, Report* report) {
   ReportTable table{"Fidelity to full attention",
-                    "Over dense's own answers, both led through the dense dialogue: mean KL to dense in nats, share "
-                    "of tokens with the same likeliest one; NLL of the reference answers. With 95 % intervals.",
-                    {"policy", "KL", "top-1 agreement, %", "NLL of references", "answers"},
+                    "Over dense's own answers, and over the reference answers, both led through the dense dialogue: "
+                    "mean KL to dense in nats, share of tokens with the same likeliest one, NLL of the text. With 95 % "
+                    "intervals.",
+                    {"policy", "KL", "top-1 agreement, %", "NLL", "answers", "KL, references",
+                     "top-1 agreement, %, references", "NLL of references", "references"},
                     {}};
   bool any = false;
   for (const std::string& policy : data.policies()) {
-    const Estimate kl = data.MeanOf(policy, EveryTurn, Of(&PlayedTurn::kl));
-    const Estimate nll = data.MeanOf(policy, EveryTurn, Of(&PlayedTurn::reference_nll));
-    any |= kl.n_values > 0 || nll.n_values > 0;
-    table.rows.push_back({policy, Interval(kl, 1, 4),
-                          Interval(data.MeanOf(policy, EveryTurn, Of(&PlayedTurn::top1_agreement)), 100, 2),
-                          Interval(nll, 1, 4), FormatCount(std::max(kl.n_values, nll.n_values))});
+    const auto mean = [&](std::optional<double> PlayedTurn::*member, double factor, int digits) {
+      return Interval(data.MeanOf(policy, EveryTurn, Of(member)), factor, digits);
+    };
+    const auto count = [&](std::optional<double> PlayedTurn::*member) {
+      return data.PlainMeanOf(policy, EveryTurn, Of(member)).n_values;
+    };
+    const int64_t answers = count(&PlayedTurn::kl), references = count(&PlayedTurn::reference_nll);
+    any |= answers > 0 || references > 0;
+    table.rows.push_back({policy, mean(&PlayedTurn::kl, 1, 4), mean(&PlayedTurn::top1_agreement, 100, 2),
+                          mean(&PlayedTurn::answer_nll, 1, 4), FormatCount(answers),
+                          mean(&PlayedTurn::reference_kl, 1, 4), mean(&PlayedTurn::reference_top1_agreement, 100, 2),
+                          mean(&PlayedTurn::reference_nll, 1, 4), FormatCount(references)});
   }
   if (any) report->parts.emplace_back(std::move(table));
 }
@@ -115,6 +133,7 @@ void AddScores(const ReportData& data, Report* report) {
     AddScoresAt(data, position, report);
     positions.emplace_back(position, Where(&PlayedTurn::position, position));
   }
+  AddBy(data, "Scores by dataset", data.FieldFilters(&PlayedTurn::dataset), report);
   AddBy(data, "Scores by turn", data.TurnFilters(), report);
   AddBy(data, "Scores by what the question depends on", data.FieldFilters(&PlayedTurn::dependency), report);
   AddDifferences(data, "", positions, report);

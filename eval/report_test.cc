@@ -55,6 +55,10 @@ TEST(MakeReport, HasScoresByPositionDatasetAndTurn) {
   // Turn 1 of the two dialogues: 1 and 0.25.
   EXPECT_EQ(turns->rows[0][1], "62.5 [25.0, 100.0]");
   EXPECT_EQ(turns->rows[0][3], "62.5 [50.0, 75.0]");
+  EXPECT_EQ(turns->rows.back(), (std::vector<std::string>{"answers", "2", "2", "4", "", ""}));
+  const ReportTable* datasets = FindTable(report, "Scores by dataset");
+  ASSERT_NE(datasets, nullptr);
+  EXPECT_EQ(datasets->rows[0][1], "62.5 [50.0, 75.0]");
   const ReportTable* run = FindTable(report, "The run");
   ASSERT_NE(run, nullptr);
   EXPECT_EQ(run->rows.back(), (std::vector<std::string>{"dialogues that failed", "dense 1"}));
@@ -65,7 +69,7 @@ TEST(MakeReport, ComparesAnswerByAnswer) {
   const Report report = MakeReport(results);
   const ReportTable* differences = FindTable(report, "Differences to full attention");
   ASSERT_NE(differences, nullptr);
-  ASSERT_EQ(differences->rows.size(), 2u);  // not dense itself
+  ASSERT_EQ(differences->rows.size(), 3u);  // not dense itself, but how many answers
   // Positions stand in the order of a text.
   EXPECT_EQ(differences->columns, (std::vector<std::string>{"policy", "begin", "end", "all", "answers"}));
   EXPECT_EQ(differences->rows[0][0], "loopserve");
@@ -73,6 +77,7 @@ TEST(MakeReport, ComparesAnswerByAnswer) {
   EXPECT_EQ(differences->rows[0][2], "+0.0");
   EXPECT_EQ(differences->rows[0][3], "-12.5 [-25.0, 0.0]");
   EXPECT_EQ(differences->rows[0][4], "4");
+  EXPECT_EQ(differences->rows.back(), (std::vector<std::string>{"answers", "2", "2", "4", ""}));
   const ReportTable* speed = FindTable(report, "Speed and memory");
   ASSERT_NE(speed, nullptr);
   EXPECT_EQ(speed->rows[1][2], "2.00 [2.00, 2.00]");
@@ -117,6 +122,32 @@ TEST(MakeReport, DrawsDialoguesOnTheSameTextsTogether) {
   EXPECT_EQ(turns->rows[0], (std::vector<std::string>{"dense", "50.0 [0.0, 100.0]", "50.0 [0.0, 100.0]", "6", "2"}));
 }
 
+TEST(MakeReport, DrawsDialoguesThatShareAnItemTogether) {
+  StoredResults results;
+  // a and b have an item in common, b and c another; d stands alone: two sets.
+  for (const auto& [id, sources, score] :
+       {std::tuple("a", "x y", 0.0), {"b", "y#1 z#2", 0.0}, {"c", "z", 0.0}, {"d", "w", 1.0}}) {
+    results.played.push_back(TestPlayed(id, "dense", "end", {score}));
+    results.played.back().turns[0].sources = sources;
+  }
+  const auto row = [&] { return FindTable(MakeReport(results), "Scores by turn")->rows[0]; };
+  EXPECT_EQ(row(), (std::vector<std::string>{"dense", "25.0 [0.0, 100.0]", "25.0 [0.0, 100.0]", "4", "2"}));
+  // The same names in another dataset are other items.
+  results.played[1].turns[0].dataset = "qasper";
+  EXPECT_EQ(row().back(), "4");
+}
+
+TEST(MakeReport, SaysHowMuchOfTheTextsWasCut) {
+  StoredResults results;
+  results.played = {TestPlayed("a", "dense", "end", {1, 1}), TestPlayed("a", "loopserve", "end", {1, 1})};
+  results.played[0].turns[1].cut_tokens = 0;
+  const Report report = MakeReport(results);
+  const ReportTable* run = FindTable(report, "The run");
+  ASSERT_NE(run, nullptr);
+  EXPECT_THAT(run->rows, testing::Contains(std::vector<std::string>{"questions about texts that were cut",
+                                                                    "1 of 2, by 3 tokens on average"}));
+}
+
 TEST(MakeReport, TimesOfDifferentThreadsAreNotCompared) {
   StoredResults results = Played();
   for (PlayedDialogue& one : results.played) one.threads = one.policy == "snapkv" ? 4 : 2;
@@ -148,8 +179,9 @@ TEST(MakeReport, ShowsCostBesideScoreAndEveryPair) {
   const ReportTable* cost = FindTable(report, "Score beside cost");
   ASSERT_NE(cost, nullptr);
   // Attention of a turn: 40 + 63 * 2, and 12 + 63 * 0.5.
-  EXPECT_EQ(cost->rows[0], (std::vector<std::string>{"dense", "62.5 [50.0, 75.0]", "-12.5 [-25.0, 0.0]", "730", "166",
-                                                     "0.500", "1.000", "3.0", "0.50", "0.26", "4"}));
+  EXPECT_EQ(cost->rows[0],
+            (std::vector<std::string>{"dense", "62.5 [50.0, 75.0]", "-12.5 [-25.0, 0.0]", "730", "166", "0.500",
+                                      "1.000", "3.0", "0.50 [0.50, 0.50]", "0.26 [0.26, 0.26]", "4"}));
   EXPECT_EQ(cost->rows[1][2], "-");
   EXPECT_EQ(cost->rows[1][4], "44");
   const std::string of =
@@ -162,6 +194,13 @@ TEST(MakeReport, ShowsCostBesideScoreAndEveryPair) {
   EXPECT_EQ(pair("Attention and selection while reading")->rows[1][1], "3.33");
   EXPECT_EQ(pair("Attention and selection for each token written")->rows[1][1], "4.00");
   EXPECT_EQ(pair("KV read / held while writing")->rows[2][1], "4.00");
+  EXPECT_EQ(pair("KV read / held while writing")->note, "Turns of a pair: 4.");
+  const ReportTable* memory = FindTable(report, "KV after the turn, MiB, by turn");
+  ASSERT_NE(memory, nullptr);
+  EXPECT_EQ(memory->rows[0], (std::vector<std::string>{"dense", "3.0", "3.0"}));
+  const ReportTable* reading = FindTable(report, "KV read / held while writing, by turn");
+  ASSERT_NE(reading, nullptr);
+  EXPECT_EQ(reading->rows[1], (std::vector<std::string>{"loopserve", "0.250", "0.250"}));
   const ReportList* verdicts = FindList(report);
   ASSERT_NE(verdicts, nullptr);
   EXPECT_THAT(verdicts->items[1], HasSubstr("0.26 of its attention's time, KV read 0.250 against 1.000"));

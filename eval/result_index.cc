@@ -1,6 +1,7 @@
 #include "eval/result_index.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 namespace loopserve::eval {
@@ -19,19 +20,54 @@ std::string TextsOf(const PlayedDialogue& played) {
   return played.dialogue.substr(0, played.dialogue.size() - position.size() - 1);
 }
 
+/// All that would make it one of a cluster: what it shares with dialogues of other positions, and the items that its
+/// texts come from.
+std::vector<std::string> KeysOf(const PlayedDialogue& played) {
+  std::vector<std::string> keys = {TextsOf(played)};
+  for (const PlayedTurn& turn : played.turns) {
+    for (size_t begin = 0; begin < turn.sources.size();) {
+      const size_t end = std::min(turn.sources.find(' ', begin), turn.sources.size());
+      // "ID#2" is the second question on an item.
+      const std::string item = turn.sources.substr(begin, std::min(turn.sources.find('#', begin), end) - begin);
+      if (!item.empty()) keys.push_back(turn.dataset + "\n" + item);
+      begin = end + 1;
+    }
+  }
+  return keys;
+}
+
+/// Numbers from 0 on of what hangs together through any number of shared keys.
+std::vector<size_t> NumberClusters(const std::vector<std::vector<std::string>>& keys) {
+  std::vector<size_t> parent(keys.size());
+  std::iota(parent.begin(), parent.end(), size_t{0});
+  const auto root = [&](size_t i) {
+    while (parent[i] != i) i = parent[i];
+    return i;
+  };
+  std::map<std::string, size_t> first_with;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    for (const std::string& key : keys[i]) parent[root(i)] = root(first_with.emplace(key, i).first->second);
+  }
+  std::map<size_t, size_t> numbers;  // of roots
+  std::vector<size_t> clusters;
+  for (size_t i = 0; i < keys.size(); ++i) clusters.push_back(numbers.emplace(root(i), numbers.size()).first->second);
+  return clusters;
+}
+
 }  // namespace
 
 ResultIndex::ResultIndex(std::span<const PlayedDialogue> played) {
-  std::map<std::string, size_t> clusters;
   std::set<std::string> known;
+  std::vector<std::vector<std::string>> keys;
   for (const PlayedDialogue& one : played) {
     if (std::ranges::find(policies_, one.policy) == policies_.end()) policies_.push_back(one.policy);
     by_policy_[{one.policy, one.dialogue}] = &one;
     if (!one.error.empty() || !known.insert(one.dialogue).second) continue;
     dialogues_.push_back(one.dialogue);
-    cluster_of_.push_back(clusters.emplace(TextsOf(one), clusters.size()).first->second);
+    keys.push_back(KeysOf(one));
   }
-  n_clusters_ = clusters.size();
+  cluster_of_ = NumberClusters(keys);
+  for (const size_t cluster : cluster_of_) n_clusters_ = std::max(n_clusters_, cluster + 1);
 }
 
 const PlayedDialogue* ResultIndex::Find(const std::string& policy, const std::string& dialogue) const {

@@ -1,6 +1,6 @@
 // Stored results by policy and dialogue, so that the same figure of several policies can be compared dialogue by
-// dialogue. Dialogues on the same texts, which differ in where the question stands, are one cluster: what is hard in
-// one is hard in the others. Thread rule: immutable after construction.
+// dialogue. Dialogues that share a text, as those that differ in where the question stands, are one cluster: what is
+// hard in one is hard in the others. Thread rule: immutable after construction.
 #pragma once
 
 #include <functional>

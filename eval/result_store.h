@@ -15,7 +15,7 @@
 
 namespace loopserve::eval {
 
-inline constexpr int kResultSchema = 2;
+inline constexpr int kResultSchema = 3;
 
 /// What results can only be compared under: another value of any of them is another run. Named as in the report.
 using RunInputs = std::vector<std::pair<std::string, std::string>>;

@@ -107,7 +107,7 @@ TEST_F(ResultStoreTest, OtherAndDamagedFilesAreRefusedAndLeftAlone) {
   std::filesystem::remove(File());
   ASSERT_TRUE(Open().ok());
   run_sql("PRAGMA user_version = 99");
-  EXPECT_THAT(Open().status().message(), HasSubstr("has schema 99; this program knows 2"));
+  EXPECT_THAT(Open().status().message(), HasSubstr("has schema 99; this program knows 3"));
 }
 
 TEST_F(ResultStoreTest, AFileWithOverwrittenPagesIsDamaged) {

@@ -1,5 +1,6 @@
 #include "eval/result_text.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -16,8 +17,32 @@ constexpr char kKind[] = "loopserve eval";
 constexpr size_t kMaxNames = 50'000;
 /// Bytes, milliseconds: sums of more would not be finite for long.
 constexpr double kLargestFigure = 1e18;
+/// Files from this schema on are read; they do not have what came later.
+constexpr int64_t kOldestSchema = 2;
 
-bool IsLeftOut(const TurnField& field) { return field.member == TurnField::Member(&PlayedTurn::references); }
+/// Answers quote the datasets' texts, which not everybody may pass on.
+bool IsLeftOut(const TurnField& field) {
+  return field.member == TurnField::Member(&PlayedTurn::references) ||
+         field.member == TurnField::Member(&PlayedTurn::answer);
+}
+
+/// The fields of these names, in a file of `schema`.
+Result<std::vector<const TurnField*>> FieldsNamed(const std::vector<std::string>& names, int64_t schema) {
+  std::vector<const TurnField*> fields;
+  for (const std::string& name : names) {
+    const auto found = std::ranges::find(TurnFields(), name, &TurnField::name);
+    if (found == TurnFields().end() || std::holds_alternative<std::vector<std::string> PlayedTurn::*>(found->member)) {
+      return Bad("\"fields\" has \"" + name + "\", which is no field of a turn");
+    }
+    if (std::ranges::find(fields, &*found) != fields.end()) return Bad("\"fields\" has \"" + name + "\" twice");
+    fields.push_back(&*found);
+  }
+  for (const TurnField& field : TurnFields()) {
+    if (field.since > schema || IsLeftOut(field) || std::ranges::find(fields, &field) != fields.end()) continue;
+    return Bad("\"fields\" lacks \"" + std::string(field.name) + "\"");
+  }
+  return fields;
+}
 
 std::string ToLine(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
@@ -89,8 +114,9 @@ class Parser {
     LS_ASSIGN_OR_RETURN(const std::string kind, TakeText(head, "kind"));
     if (kind != kKind) return Bad("this is no file of results: its kind is \"" + kind + "\"");
     LS_ASSIGN_OR_RETURN(const int64_t schema, TakeCount(head, "schema", "", 1));
-    if (schema != kResultSchema) {
+    if (schema < kOldestSchema || schema > kResultSchema) {
       return Status(StatusCode::kUnsupported, "it has schema " + std::to_string(schema) + "; this program knows " +
+                                                  std::to_string(kOldestSchema) + " to " +
                                                   std::to_string(kResultSchema));
     }
     LS_ASSIGN_OR_RETURN(results_.run, TakePairs(head, "run"));
@@ -100,13 +126,7 @@ class Parser {
     for (const auto& [dialogue, hash] : results_.dialogues) dialogues_.insert(dialogue);
     if (!head.contains("fields")) return Bad("the field \"fields\" is missing");
     LS_ASSIGN_OR_RETURN(const std::vector<std::string> names, TextsOf(head["fields"], "fields"));
-    std::vector<const TurnField*> fields;
-    for (const TurnField& field : TurnFields()) {
-      if (!IsLeftOut(field)) fields.push_back(&field);
-    }
-    const bool same = std::ranges::equal(names, fields, [](const auto& a, const auto* b) { return a == b->name; });
-    if (!same) return Bad("the list of fields is not that of schema " + std::to_string(kResultSchema));
-    fields_ = std::move(fields);
+    LS_ASSIGN_OR_RETURN(fields_, FieldsNamed(names, schema));
     return Status::Ok();
   }
 

@@ -49,11 +49,12 @@ Result<StoredResults> Parse(const std::string& text) {
   return ParseResultsText(in, "r.jsonl");
 }
 
-TEST(ResultsTextTest, ReadsBackAllButReferencesAndFailures) {
+TEST(ResultsTextTest, ReadsBackAllButAnswersReferencesAndFailures) {
   StoredResults results = Results();
   results.played.push_back({.dialogue = "b", .policy = "p:x=1", .threads = 2, .error = "too long"});
   const std::string text = ResultsToText(results);
   EXPECT_THAT(text, Not(HasSubstr("it's blue"))) << "the datasets' texts stay where they are";
+  EXPECT_THAT(text, Not(HasSubstr("river"))) << "answers quote them";
   EXPECT_THAT(text, HasSubstr("12.346,"));
   const auto read = Parse(text);
   ASSERT_TRUE(read.ok()) << read.status().message();
@@ -62,7 +63,10 @@ TEST(ResultsTextTest, ReadsBackAllButReferencesAndFailures) {
   EXPECT_EQ(read->dialogues, results.dialogues);
   results.played.pop_back();
   for (PlayedDialogue& one : results.played) {
-    for (PlayedTurn& turn : one.turns) turn.references.clear();
+    for (PlayedTurn& turn : one.turns) {
+      turn.answer.clear();
+      turn.references.clear();
+    }
   }
   results.played[0].turns[0].ttft_ms = 12.346;
   EXPECT_EQ(Dump(read->played, true), Dump(results.played, true));
@@ -91,8 +95,13 @@ TEST(ResultsTextTest, HostileLinesAreNamed) {
       {"", "r.jsonl has no results"},
       {"[1]", "line 1: it must be an object"},
       {"{\"kind\":\"x\"}", "line 1: this is no file of results"},
-      {with(0, "\"schema\":2", "\"schema\":99"), "it has schema 99; this program knows 2"},
-      {with(0, "\"turn\",\"dataset\"", "\"dataset\",\"turn\""), "line 1: the list of fields is not that"},
+      {with(0, "\"schema\":3", "\"schema\":99"), "it has schema 99; this program knows 2 to 3"},
+      {with(0, "\"schema\":3", "\"schema\":1"), "it has schema 1; this program knows 2 to 3"},
+      {with(0, "\"turn\",\"dataset\"", "\"turn\",\"date\""), "\"fields\" has \"date\", which is no field"},
+      {with(0, "\"turn\",\"dataset\"", "\"turn\",\"reference\""), "\"fields\" has \"reference\", which is no field"},
+      {with(0, "\"turn\",\"dataset\"", "\"turn\",\"turn\""), "\"fields\" has \"turn\" twice"},
+      {with(0, "\"turn\",\"dataset\"", "\"turn\""), "\"fields\" lacks \"dataset\""},
+      {with(0, "\"turn\",\"dataset\"", "\"dataset\",\"turn\""), "line 2: the field \"dataset\" must be a text"},
       {with(0, "\"run\":{", "\"run\":{\"k\":1,"), "\"run\" has a value that is no text"},
       {with(0, "\"a\":\"hash a\",", ""), "line 2: the first line does not name this dialogue"},
       {with(0, ",\"p:x=1\":\"alpha=1\"", ""), "line 3: the first line does not name this policy"},
@@ -116,6 +125,28 @@ TEST(ResultsTextTest, HostileLinesAreNamed) {
     ASSERT_FALSE(read.ok()) << c.says;
     EXPECT_THAT(read.status().message(), HasSubstr(c.says));
   }
+}
+
+TEST(ResultsTextTest, AFileOfBeforeLacksLaterFieldsAndMayHaveAnswers) {
+  const std::string line =
+      R"({"kind":"loopserve eval","schema":2,"run":{},"policies":{"dense":""},"dialogues":{"a":"x"},"fields":["turn",)"
+      R"("dataset","position","dependency","metric","answer","score","prompt_tokens","cached_tokens","new_tokens",)"
+      R"("output_tokens","stop_reason","ttft_ms","tpot_ms","prefill_linear_ms","prefill_attention_ms",)"
+      R"("prefill_selection_ms","decode_linear_ms","decode_attention_ms","decode_selection_ms","prefill_shared",)"
+      R"("prefill_density","decode_kv_fraction","kv_bytes","peak_rss_bytes","kl","top1_agreement","reference_nll"]})"
+      "\n"
+      R"({"id":"a","policy":"dense","threads":1,"turns":[[1,"qasper","end","same","f1","blue",0.5,9,0,9,3,)"
+      R"("end_of_text",1,2,null,null,null,null,null,null,0,1,1,5,6,0.25,null,null]]})"
+      "\n";
+  const auto read = Parse(line);
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  const PlayedTurn& turn = read->played[0].turns[0];
+  EXPECT_EQ(turn.answer, "blue");
+  EXPECT_EQ(turn.kl, 0.25);
+  EXPECT_EQ(turn.reference_kl, std::nullopt);
+  EXPECT_EQ(turn.ttft_ms, 1);
+  EXPECT_EQ(turn.sources, "");
+  EXPECT_EQ(turn.cut_tokens, std::nullopt);
 }
 
 TEST(ResultsTextTest, CutAnywhereItIsAnErrorOrHasWholePlays) {

@@ -63,6 +63,8 @@ class Run {
     PlayedDialogue played{.dialogue = dialogue.id, .policy = policy, .threads = player_.threads()};
     Result<std::vector<PlayedTurn>> turns = player_.Play(dialogue, policy);
     if (turns.status().code() == StatusCode::kCancelled) return Interrupted();
+    // The disk is full or broken: the next dialogue would fare no better, and this one is left to a later start.
+    if (turns.status().code() == StatusCode::kIoError) return turns.status();
     if (turns.ok()) {
       played.turns = std::move(*turns);
     } else {

@@ -30,6 +30,7 @@ class FakePlayer : public Player {
   }
   Result<std::vector<PlayedTurn>> Play(const WrittenDialogue& dialogue, const std::string& policy) override {
     if (played.size() == cancel_after) return Status(StatusCode::kCancelled, "cancelled");
+    if (played.size() == disk_full_after) return Status(StatusCode::kIoError, "cannot write logits: no space");
     if (dialogue.id == bad) return Status(StatusCode::kContextLength, "5,000 tokens, limit 4,096");
     played.push_back(dialogue.id + "/" + policy);
     PlayedTurn turn = TestTurn(1, "end", policy == "dense" ? 1.0 : 0.5);
@@ -39,7 +40,7 @@ class FakePlayer : public Player {
   }
   int threads() const override { return 3; }
 
-  size_t cancel_after = 1000;
+  size_t cancel_after = 1000, disk_full_after = 1000;
   std::string bad;
   std::vector<std::string> played, expected;
 };
@@ -117,6 +118,20 @@ TEST_F(RunnerTest, AFailureIsCountedAndTriedAgainByTheNextStart) {
   plan_.policies.push_back("q");
   PlayAll(plan_, player, store, {});
   EXPECT_EQ(player.expected.back(), "c: q") << "what is finished is not expected";
+}
+
+TEST_F(RunnerTest, ADiskThatTakesNoMoreEndsItAndLeavesTheDialogueToTheNextStart) {
+  FakePlayer player;
+  player.disk_full_after = 3;
+  ResultStore store = Open();
+  const RunOutcome outcome = PlayAll(plan_, player, store, {});
+  EXPECT_EQ(outcome.status.code(), StatusCode::kIoError);
+  EXPECT_THAT(outcome.status.message(), HasSubstr("no space"));
+  EXPECT_EQ(outcome.failed, 0);
+  EXPECT_EQ(store.All()->size(), 3u);
+  FakePlayer next;
+  EXPECT_TRUE(PlayAll(plan_, next, store, {}).status.ok());
+  EXPECT_THAT(next.played, ElementsAre("b/p:x=1", "c/dense", "c/p:x=1"));
 }
 
 TEST_F(RunnerTest, TheCancelFlagEndsItBetweenDialogues) {

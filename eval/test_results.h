@@ -16,6 +16,7 @@ inline PlayedTurn TestTurn(int64_t number, const std::string& position, std::opt
   turn.position = position;
   turn.dependency = "same";
   turn.metric = "f1";
+  turn.cut_tokens = 3;
   turn.answer = "the \"blue\" river\nÜber";
   turn.references = {"blue river", "it's blue"};
   turn.score = score;

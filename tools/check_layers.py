@@ -31,11 +31,12 @@ LAYERS["eval"] = {"include", "src/base"}
 # The server too.
 LAYERS["src/server"] = {"include", "src/base"}
 LAYERS["src/cli"] = {"include", "src/base", "src/fetch", "src/server", "bench", "eval"}
+LAYERS["examples"] = {"include"}
 
 # The public API stands on top of the engine. Of the layers below, the tokenizer may know it for its value types (Token,
 # ChatMessage), and the model for its options and the inspector.
 PUBLIC_VALUES = {"loopserve/status.h", "loopserve/policy.h", "loopserve/sampling.h"}
-KNOWS_THE_ENGINE = {"include", "src/tokenizer", "src/model", "src/session", "src/engine", "src/server", "src/cli", "bench", "eval"}
+KNOWS_THE_ENGINE = {"include", "src/tokenizer", "src/model", "src/session", "src/engine", "src/server", "src/cli", "bench", "eval", "examples"}
 
 # Header pattern -> the folders that may include it.
 LIBRARIES = [
@@ -56,7 +57,7 @@ LIBRARIES = [
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 PRINT = re.compile(r"\b(?:std::)?(?:printf|fprintf|vprintf|vfprintf|puts|fputs|putchar|perror)\s*\(|\bstd::(?:cout|cerr|clog)\b")
-PRINTS = {"src/cli", "bench"}
+PRINTS = {"src/cli", "bench", "examples"}
 PRINT_EXCEPTIONS = {"src/base/check.h"}  # reports a bug and aborts
 SUFFIXES = {".h", ".cc"}
 
@@ -66,7 +67,7 @@ def folder_of(path):
     parts = pathlib.PurePosixPath(path).parts
     if parts[0] == "src" and len(parts) > 2:
         return "/".join(parts[:2])
-    return parts[0] if parts[0] in ("include", "bench", "eval") else None
+    return parts[0] if parts[0] in ("include", "bench", "eval", "examples") else None
 
 
 def is_test(path):
@@ -121,7 +122,7 @@ def check_file(root, path):
 
 def check(root):
     files = []
-    for top in ("include", "src", "bench", "eval"):
+    for top in ("include", "src", "bench", "eval", "examples"):
         for path in sorted((root / top).rglob("*")):
             relative = path.relative_to(root).as_posix()
             if path.suffix in SUFFIXES and path.is_file() and folder_of(relative):

@@ -4,8 +4,9 @@
 // Life of a turn: the caller renders the whole dialogue to tokens (RenderChat), hands them to Session::Sync, which
 // finds what it already holds and computes only the rest, and calls Session::Generate, which streams the answer.
 //
-// Thread rule: const methods of Engine are thread-safe. All sessions of an engine share its compute threads: calls that
-// compute (Sync, Generate) must not overlap; call them from one thread, or hold a lock around them.
+// Thread rule: const methods of Engine are thread-safe, but for StepAnswers. All sessions of an engine share its
+// compute threads: calls that compute (Sync, Generate, Replay, Fork(policy), Answer's Next and Stop, StepAnswers) must
+// not overlap; call them from one thread, or hold a lock around them.
 #pragma once
 
 #include <atomic>
@@ -37,6 +38,7 @@ enum class LinearPath : uint8_t {
   kInt8,       ///< both rounded to 8 bits in groups of 32, exact sums of a group: fastest; needs AVX512_VNNI
 };
 
+/// How keys and values are kept: 2 bytes an element, or 34 bytes for 32.
 enum class KvPrecision : uint8_t { kF16, kQ8_0 };
 
 /// "auto", "quantized", "f32", "bf16" or "int8"; kInvalidArgument otherwise.
@@ -46,7 +48,7 @@ Result<KvPrecision> ParseKvPrecision(const std::string& name);
 
 struct EngineOptions {
   std::string model_path;
-  /// Compute threads; 0 = one for each physical core.
+  /// Compute threads; 0 = one for each physical core that the process may use: its CPUs, its control group's quota.
   int threads = 0;
   /// Longest dialogue in tokens; 0 = the model's own context length.
   int64_t max_context_tokens = 0;
@@ -126,15 +128,17 @@ struct ToolCallForm {
 
 /// How a call that computes is watched and stopped. Everything may be left empty.
 struct RunControl {
-  /// Set it from any thread (or a signal handler): the call returns kCancelled soon, keeping what was completed.
+  /// Set it from any thread (or a signal handler): Sync and Replay return kCancelled soon, keeping what was completed;
+  /// an answer ends with StopReason::kCancelled.
   const std::atomic<bool>* cancel = nullptr;
   /// Called now and then while a prompt is read, with the share done in [0, 1].
   std::function<void(double)> on_progress;
   /// Called as often as on_progress, and every 50 ms or so in the attention of a long prompt, on the calling thread, at
   /// a point where other sessions of the engine may compute: their answers' steps (Answer::Next, Engine::StepAnswers),
-  /// and Sync of shorter prompts, so that nobody waits for a long one. That Sync may yield too: three prompts can be on
-  /// their way, a further one of more than 8 new tokens gets kInvalidArgument. Sessions that are reading a prompt must
-  /// not be touched. The rest of the prompt is computed as if nothing had happened in between.
+  /// and Sync of shorter prompts, so that nobody waits for a long one. Calls may nest, as that Sync may yield too: at
+  /// most three prompts are on their way at once, and a fourth of more than 8 new tokens gets kInvalidArgument.
+  /// Sessions that are reading a prompt must not be touched. The rest of the prompt is computed as if nothing had
+  /// happened in between.
   std::function<void()> yield;
   /// Compare what a sparse policy computes with dense attention on some rows. Takes time: elapsed_ms then says nothing
   /// about speed, attention_ms and selection_ms still do.
@@ -257,7 +261,8 @@ class Session {
                          const LogitsCallback& on_logits = {});
 
   /// Writes the answer that follows the synced tokens. The session holds the answer's tokens afterwards (the last one
-  /// when its KV was needed). Errors: kInvalidArgument (bad parameters, or nothing was synced).
+  /// when its KV was needed). Errors: kInvalidArgument (bad parameters, a bad form, or nothing was synced),
+  /// kUnsupported (the form), kResourceExhausted, kInternal.
   Result<GenerationStats> Generate(const SamplingParams& params, const TextCallback& on_text = {},
                                    const RunControl& control = {});
 
@@ -289,7 +294,8 @@ class Session {
   const Policy& policy() const;
   /// The tokens whose KV is held.
   std::span<const Token> tokens() const;
-  /// Logits after the last token, f32 [n_vocab]; empty before the first Sync and after a failed one.
+  /// Logits after the last token, f32 [n_vocab]; empty before the first Sync, and after one that failed while it
+  /// computed.
   std::span<const float> logits() const;
   /// Bytes of KV this session refers to, with what its policy keeps beside it (codes of keys, bounds of pages, copies),
   /// and of those that no fork shares.

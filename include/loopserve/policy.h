@@ -11,7 +11,8 @@
 namespace loopserve {
 
 /// How prefill attention is thinned out (LoopServe, arXiv 2507.13681, phase 1). The whole history stays in the cache;
-/// what is not computed for one turn may be computed for the next. Sliding-window layers are always dense.
+/// what is not computed for one turn may be computed for the next. Sliding-window layers are always dense, and turns of
+/// fewer than 48 new rows (kShape: 9).
 struct PrefillSettings {
   enum class Method : uint8_t {
     kDense,  ///< every causal pair

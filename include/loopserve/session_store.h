@@ -79,7 +79,7 @@ class SessionStore {
 
   /// metadata: for the caller, up to 64 MiB (a server's messages, keys, times), given back as it is. Errors leave what
   /// was stored before: kInvalidArgument (id, metadata), kResourceExhausted (disk or budget full), kIoError,
-  /// kUnsupported (a later format is there).
+  /// kUnsupported (a later format is there; a policy that evicts).
   Result<SaveStats> Save(const Session& session, std::string_view id, std::string_view metadata = {});
   /// Errors: kNotFound, kCorruptData, kUnsupported (belongs to another model, ...), kContextLength, kResourceExhausted
   /// (the engine's KV budget), kIoError.
@@ -103,7 +103,8 @@ class SessionStore {
   std::unique_ptr<SessionFolder> folder_;
 };
 
-/// The same for one file, without a store around it. A file that exists and is no stored session is not overwritten.
+/// The same for one file, without a store around it, with the same errors. A file that exists and is no stored session
+/// is not overwritten.
 Result<SaveStats> SaveSession(const Session& session, const std::string& path, std::string_view metadata = {});
 Result<RestoredSession> RestoreSession(const Engine& engine, const std::string& path);
 Result<StoredText> ReadSessionText(const std::string& path);

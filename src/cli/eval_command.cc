@@ -43,7 +43,8 @@ Status RunEval(const EvalCommand& command) {
   std::error_code ignored;
   if (!run.keep_dialogues_as.empty()) std::filesystem::remove(run.dialogues_path, ignored);
   // A run that failed in parts, or was interrupted, has results too; one that was refused says why, and that is all.
-  const bool has_results = ran.ok() || ran.code() == StatusCode::kIoError || ran.code() == StatusCode::kCancelled;
+  const bool has_results = ran.ok() || ran.code() == StatusCode::kIoError || ran.code() == StatusCode::kCancelled ||
+                           ran.code() == StatusCode::kResourceExhausted;
   const Status reported = has_results ? WriteReport(run.out_dir, "") : Status::Ok();
   LS_RETURN_IF_ERROR(ran);
   LS_RETURN_IF_ERROR(reported);

@@ -57,6 +57,8 @@ void ScoreTurn(const DialogueTurn& turn, PlayedTurn* played) {
   played->position = NameOf(task.position);
   played->dependency = NameOf(task.dependency);
   played->metric = NameOf(task.metric);
+  for (const std::string& id : task.source_ids) played->sources += (played->sources.empty() ? "" : " ") + id;
+  played->cut_tokens = static_cast<double>(task.cut_tokens);
   if (turn.reference.empty()) return;
   played->score = eval::Score(task.metric, played->answer, turn.reference, task.all_classes, task.first_line_only);
 }
@@ -91,14 +93,18 @@ class EvalPlayer : public eval::Player {
     // The dense dialogue of an earlier start is gone: it is played again for the policies that are left.
     if (!policy.is_dense() && dense_id_ != dialogue.id) LS_RETURN_IF_ERROR(PlayDense(dialogue).status());
     LS_ASSIGN_OR_RETURN(Playing playing, policy.is_dense() ? PlayDense(dialogue) : PlayTurns(dialogue, policy));
-    LS_ASSIGN_OR_RETURN(const auto references, ReferenceTokens(dialogue));
     LS_ASSIGN_OR_RETURN(
         const std::vector<bench::AnswerFidelity> fidelity,
-        bench::MeasureFidelity(*dense_, engine_->NewSession(policy), std::move(playing.ready), references, control_));
+        bench::MeasureFidelity(*dense_, engine_->NewSession(policy), std::move(playing.ready), control_));
     for (size_t t = 0; t < fidelity.size(); ++t) {
-      playing.turns[t].kl = fidelity[t].kl;
-      playing.turns[t].top1_agreement = fidelity[t].top1_agreement;
-      playing.turns[t].reference_nll = fidelity[t].reference_nll;
+      PlayedTurn& turn = playing.turns[t];
+      turn.kl = fidelity[t].answer.kl;
+      turn.top1_agreement = fidelity[t].answer.top1_agreement;
+      turn.answer_nll = fidelity[t].answer.nll;
+      if (!fidelity[t].reference) continue;
+      turn.reference_kl = fidelity[t].reference->kl;
+      turn.reference_top1_agreement = fidelity[t].reference->top1_agreement;
+      turn.reference_nll = fidelity[t].reference->nll;
     }
     return std::move(playing.turns);
   }
@@ -151,9 +157,11 @@ class EvalPlayer : public eval::Player {
     dense_id_.clear();
     dense_.reset();
     LS_ASSIGN_OR_RETURN(Playing playing, PlayTurns(dialogue, Policy()));
+    LS_ASSIGN_OR_RETURN(auto references, ReferenceTokens(dialogue));
     LS_ASSIGN_OR_RETURN(auto dense, bench::DenseDialogue::Create(options_.scratch_dir, engine_->model().n_vocab));
     for (size_t t = 0; t < playing.ready.size(); ++t) {
-      LS_RETURN_IF_ERROR(dense.AddTurn(playing.ready[t].Fork(), playing.answers[t], control_));
+      LS_RETURN_IF_ERROR(
+          dense.AddTurn(playing.ready[t].Fork(), playing.answers[t], std::move(references[t]), control_));
     }
     dense_ = std::move(dense);
     dense_id_ = dialogue.id;

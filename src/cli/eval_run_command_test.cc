@@ -113,7 +113,7 @@ TEST_F(EvalRunCommandTest, StoresScoresAndFiguresOfEveryTurn) {
       EXPECT_GT(turn.output_tokens, 0);
       EXPECT_EQ(turn.prompt_tokens, turn.cached_tokens + turn.new_tokens);
       EXPECT_TRUE(turn.ttft_ms && turn.prefill_density && turn.kv_bytes && turn.prefill_attention_ms);
-      EXPECT_FALSE(turn.kl || turn.top1_agreement || turn.reference_nll);
+      EXPECT_FALSE(turn.kl || turn.top1_agreement || turn.answer_nll || turn.reference_kl || turn.reference_nll);
     }
     EXPECT_EQ(*played.turns[0].prefill_density < 1, played.policy != "dense");
     EXPECT_GT(played.turns[1].cached_tokens, played.turns[0].prompt_tokens) << "the answer stays in the history";
@@ -141,7 +141,8 @@ TEST_F(EvalRunCommandTest, FidelityOfDenseToItselfIsExact) {
   ASSERT_EQ(run.exit_code, 0) << run.err;
   for (const eval::PlayedDialogue& played : Results("r")) {
     for (const eval::PlayedTurn& turn : played.turns) {
-      ASSERT_TRUE(turn.kl && turn.top1_agreement && turn.reference_nll);
+      ASSERT_TRUE(turn.kl && turn.top1_agreement && turn.reference_kl && turn.reference_top1_agreement);
+      ASSERT_TRUE(turn.reference_nll);
       if (played.policy == "dense") {
         EXPECT_EQ(turn.kl, 0);
         EXPECT_EQ(turn.top1_agreement, 1);
@@ -302,7 +303,10 @@ TEST_F(EvalRunCommandTest, GoesOnFromWhatWasExportedAsText) {
   std::vector<eval::PlayedDialogue> there = Results("there"), whole = Results("whole");
   for (auto* results : {&there, &whole}) {
     for (eval::PlayedDialogue& played : *results) {
-      for (eval::PlayedTurn& turn : played.turns) turn.references.clear();
+      for (eval::PlayedTurn& turn : played.turns) {
+        turn.answer.clear();
+        turn.references.clear();
+      }
     }
   }
   EXPECT_EQ(eval::Dump(there, false), eval::Dump(whole, false));

@@ -27,7 +27,7 @@ void AddModelNameOption(CLI::App& command, std::string* model) {
 
 void AddModelOptions(CLI::App& command, ModelOptions* options) {
   AddModelNameOption(command, &options->model);
-  command.add_option("--threads", options->threads, "compute threads; 0: one for each physical core")
+  command.add_option("--threads", options->threads, "compute threads; 0: one for each physical core that it may use")
       ->check(CLI::Range(0, 512))
       ->capture_default_str();
   command.add_option("--context", options->context_tokens, "longest dialogue in tokens; 0: the model's own limit")

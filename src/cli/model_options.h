@@ -18,7 +18,7 @@ namespace loopserve {
 
 struct ModelOptions {
   std::string model;            ///< a path, a known name, hf:OWNER/REPO/FILE.gguf or a URL that was pulled
-  int threads = 0;              ///< 0: one for each physical core
+  int threads = 0;              ///< 0: one for each physical core that it may use
   int64_t context_tokens = 0;   ///< 0: the model's own
   std::string kv_type = "f16";  ///< f16 or q8_0
   std::string linear = "auto";  ///< auto, quantized, f32, bf16 or int8

@@ -1,6 +1,4 @@
 // `loopserve serve`: the model behind HTTP, until a signal ends it.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -10,6 +8,7 @@
 #include <thread>
 
 #include "src/base/format.h"
+#include "src/base/machine_limits.h"
 #include "src/cli/command.h"
 #include "src/cli/interrupt.h"
 #include "src/cli/model_options.h"
@@ -19,6 +18,7 @@
 namespace loopserve {
 namespace {
 
+constexpr int kMaxHttpThreads = 4096, kSpareHttpThreads = 48;
 constexpr auto kSignalPoll = std::chrono::milliseconds(50);
 
 struct ServeCommand {
@@ -27,14 +27,18 @@ struct ServeCommand {
   std::string api_key_file;
   std::string alias;
   size_t kv_budget_bytes = 0;
-  int max_running = 16, max_waiting = 256, max_sessions = 256, http_threads = 128;
+  int max_running = 16, max_waiting = 256, max_sessions = 256, http_threads = 0;
   int timeout_s = 0, grace_s = 20;
 };
 
-/// Half of the machine's memory: the weights and the page cache need theirs.
-size_t DefaultKvBudget() {
-  const long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGE_SIZE);
-  return pages > 0 && page_bytes > 0 ? static_cast<size_t>(pages) / 2 * static_cast<size_t>(page_bytes) : 0;
+/// Half of the memory: the weights and the page cache need theirs.
+size_t DefaultKvBudget() { return UsableMemoryBytes() / 2; }
+
+/// A request keeps its connection's thread until it is answered, also while it waits, and an idle connection keeps one
+/// too: room for as many requests as may run and wait, and for those who ask how the server is.
+int HttpThreads(const ServeCommand& command) {
+  if (command.http_threads > 0) return command.http_threads;
+  return std::min(kMaxHttpThreads, command.max_running + command.max_waiting + kSpareHttpThreads);
 }
 
 std::string ModelIdOf(const ServeCommand& command) {
@@ -51,7 +55,7 @@ Result<server::ServerOptions> ToServerOptions(const ServeCommand& command) {
   if (!command.api_key_file.empty()) {
     LS_ASSIGN_OR_RETURN(options.http.api_keys, server::ReadApiKeys(command.api_key_file));
   }
-  options.http.threads = static_cast<size_t>(command.http_threads);
+  options.http.threads = static_cast<size_t>(HttpThreads(command));
   options.scheduler.max_running = static_cast<size_t>(command.max_running);
   options.scheduler.max_waiting = static_cast<size_t>(command.max_waiting);
   options.scheduler.pool.max_sessions = static_cast<size_t>(command.max_sessions);
@@ -96,7 +100,7 @@ void AddServerOptions(CLI::App& sub, ServeCommand* command) {
       ->group("Server");
   sub.add_option("--alias", command->alias, "what clients call the model; else its file's name")->group("Server");
   sub.add_option("--kv-budget", command->kv_budget_bytes,
-                 "memory for keys and values, as 8GiB; idle sessions leave memory for it; 0: half of the machine's")
+                 "memory for keys and values, as 8GiB; idle sessions leave memory for it; 0: half of what it may use")
       ->transform(CLI::AsSizeValue(false))
       ->group("Server");
   auto* directory = sub.add_option("--sessions-dir", command->server.store.directory,
@@ -110,7 +114,9 @@ void AddServerOptions(CLI::App& sub, ServeCommand* command) {
   add("--parallel", &command->max_running, "requests that are worked on at once", 1, 1024);
   add("--queue", &command->max_waiting, "requests that may wait; more are refused with 429", 1, 1'000'000);
   add("--max-sessions", &command->max_sessions, "dialogues in memory", 1, 100'000);
-  add("--http-threads", &command->http_threads, "connections served at once", 1, 4096);
+  add("--http-threads", &command->http_threads,
+      "connections served at once, waiting requests among them; 0: what --parallel and --queue need, and 48", 0,
+      kMaxHttpThreads);
   add("--request-timeout", &command->timeout_s, "longest time of a request in seconds; 0: none", 0, 86'400);
   add("--grace", &command->grace_s, "time for answers to end after SIGTERM, in seconds", 0, 3600);
 }

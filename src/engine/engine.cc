@@ -1,11 +1,9 @@
 #include <algorithm>
-#include <fstream>
-#include <set>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "ggml.h"
+#include "src/base/machine_limits.h"
 #include "src/engine/engine_impl.h"
 #include "src/engine/session_impl.h"
 #include "src/gguf/fingerprint.h"
@@ -19,22 +17,6 @@ constexpr int kMaxThreads = 512;
 /// more than the order of sums, or after which a policy's specification means other settings: stored sessions of before
 /// are then read again from their text.
 constexpr uint32_t kArithmetic = 1;
-
-/// Physical cores, from the (package, core) pairs that Linux lists; hardware threads where it does not say.
-int PhysicalCores() {
-  std::ifstream info("/proc/cpuinfo");
-  std::set<std::pair<int, int>> cores;
-  int package = 0;
-  for (std::string line; std::getline(info, line);) {
-    const size_t colon = line.find(": ");
-    if (colon == std::string::npos) continue;
-    const int value = std::atoi(line.c_str() + colon + 2);
-    if (line.starts_with("physical id")) package = value;
-    if (line.starts_with("core id")) cores.emplace(package, value);
-  }
-  const int hardware = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  return cores.empty() ? hardware : std::min(hardware, static_cast<int>(cores.size()));
-}
 
 Status Validate(const EngineOptions& options) {
   if (options.model_path.empty()) return Status(StatusCode::kInvalidArgument, "no model was given");
@@ -79,7 +61,8 @@ Status EngineImpl::Load(const EngineOptions& options) {
   kv_layout_.type = options.kv_precision == KvPrecision::kQ8_0 ? KvType::kQ8_0 : KvType::kF16;
   LS_RETURN_IF_ERROR(kv_layout_.Validate());
   kv_budget_ = std::make_shared<KvBudget>(options.kv_budget_bytes);
-  LS_ASSIGN_OR_RETURN(threads_, ComputeThreads::Create(options.threads > 0 ? options.threads : PhysicalCores()));
+  LS_ASSIGN_OR_RETURN(
+      threads_, ComputeThreads::Create(options.threads > 0 ? options.threads : std::min(UsableCores(), kMaxThreads)));
   LS_ASSIGN_OR_RETURN(forward_, Forward::Create(*model_, *threads_, {options.linear_path, options.weight_cache_bytes}));
   return Status::Ok();
 }

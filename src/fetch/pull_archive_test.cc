@@ -108,7 +108,7 @@ TEST_F(PullArchiveTest, WhatIsNoArchiveOrADamagedOneIsSaidAndDeleted) {
   EXPECT_THAT(PullArchive(request).status().message(), HasSubstr("the archive has no data/missing.jsonl"));
 }
 
-TEST_F(PullArchiveTest, AnArchiveThatCouldNotBeUnpackedForWantOfSpaceIsKept) {
+TEST_F(PullArchiveTest, AnArchiveIsKeptWhenUnpackingEndsEarly) {
   ArchivePull request = Request();
   std::atomic<bool> cancel{false};
   request.cancel = &cancel;
