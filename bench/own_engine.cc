@@ -79,17 +79,22 @@ class OwnEngine : public MeasuredEngine {
   }
 
  private:
+  Status PlayMeasured(std::span<const Token> prompt, int gen_tokens) {
+    Session session = base_.Fork();
+    RunControl control;
+    control.measure_quality = true;
+    LS_ASSIGN_OR_RETURN(measured_sync_, session.Sync(prompt, control));
+    LS_ASSIGN_OR_RETURN(measured_generation_, session.Generate(Greedy(gen_tokens), {}, control));
+    return Status::Ok();
+  }
+
   /// What a sparse policy loses, in a run of its own that is not timed, once for each length.
   Status MeasureQuality(std::span<const Token> prompt, int gen_tokens, RunFigures* figures) {
     if (policy_.is_dense()) return Status::Ok();
     if (measured_tokens_ != prompt.size()) {
-      Session session = base_.Fork();
-      RunControl control;
-      control.measure_quality = true;
-      LS_ASSIGN_OR_RETURN(measured_sync_, session.Sync(prompt, control));
-      LS_ASSIGN_OR_RETURN(measured_generation_, session.Generate(Greedy(gen_tokens), {}, control));
+      LS_RETURN_IF_ERROR(PlayMeasured(prompt, gen_tokens));
+      ResetPeakRss();  // of a session that is gone again
       measured_tokens_ = prompt.size();
-      ResetPeakRss();
     }
     figures->coverage_heldout = measured_sync_.coverage_heldout;
     figures->output_error = measured_sync_.output_error;
