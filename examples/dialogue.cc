@@ -1,6 +1,6 @@
-// A dialogue through the public API, from opening a model to the answers: each turn renders the whole dialogue, and only
-// what is new in it is computed. docs/library.md says how a program of your own is built.
-// usage: example_dialogue MODEL.gguf QUESTION...
+// A dialogue through the public API, from opening a model to the answers: each turn renders the whole dialogue, and
+// only what is new in it is computed. docs/library.md says how a program of your own is built. usage: example_dialogue
+// MODEL.gguf QUESTION...
 #include <cstdio>
 #include <string>
 #include <utility>

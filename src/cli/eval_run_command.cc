@@ -143,7 +143,8 @@ Status RunDialogueFile(const EvalRunOptions& command) {
 
 void AddEvalRunOptions(CLI::App& command, EvalRunOptions* options) {
   command.add_option("--policies", options->policies, "policies, separated by commas")->capture_default_str();
-  command.add_flag("--fidelity", options->fidelity, "also how near to dense each policy is, on dense's answers and on the references");
+  command.add_flag("--fidelity", options->fidelity,
+                   "also how near to dense each policy is, on dense's answers and on the references");
   command.add_option("--max-answer-tokens", options->max_answer_tokens, "no answer is longer; 0: as the tasks say")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
       ->capture_default_str();
