@@ -2,6 +2,7 @@
 # One folder of src/ as a static library loopserve_NAME, with its tests (x_test.cc beside x.cc) in one binary NAME_test.
 add_library(loopserve_options INTERFACE)
 target_include_directories(loopserve_options INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR})
+target_compile_features(loopserve_options INTERFACE cxx_std_20)  # for programs that include the public headers
 target_compile_options(loopserve_options INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers
                        $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # GCC 12 warns of string concatenation wrongly
 if(LOOPSERVE_WERROR)
